@@ -1,0 +1,97 @@
+"""``canary``: how a candidate earns traffic, and what stops it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from genai_operators.spec.quantities import Duration, Fraction, PositiveInt
+from genai_operators.spec.section import Section
+
+
+class OnDeadline(StrEnum):
+    """What happens to a canary that proved neither harm nor health in time."""
+
+    HOLD = "hold"
+    ASK = "ask"
+    ROLL_BACK = "roll_back"
+
+
+class Step(Section):
+    """One share of the traffic. It is left when soak and count are reached and no harm is proved."""
+
+    percent: float = Field(gt=0, lt=100, description="Share of the traffic for the candidate.")
+    minimum_soak: Duration = Field(default=timedelta(minutes=10), description="Shortest stay on this step.")
+    minimum_requests: PositiveInt = Field(
+        default=100, description="Fewest requests answered by the candidate on this step."
+    )
+
+
+class Guardrail(Section):
+    """One kind of bad outcome, compared between candidate and champion."""
+
+    margin: float = Field(
+        default=2.0, gt=1, description="Acceptable: proved below this many times the champion's rate, or ..."
+    )
+    ceiling: float | None = Field(
+        default=0.05, gt=0, lt=1, description="... when the candidate's rate is proved below this."
+    )
+    harm_ratio: float = Field(
+        default=1.0, ge=1, description="Harm is a rate proved above this many times the champion's."
+    )
+    alpha_weight: float = Field(
+        default=1.0, gt=0, description="This guardrail's part of `alpha`, relative to the others."
+    )
+
+
+class SlowFirstToken(Guardrail):
+    """A request is bad when its first token takes longer than the limit."""
+
+    limit: Duration = Field(default=timedelta(seconds=2), description="Longest acceptable time to the first token.")
+
+
+class Guardrails(Section):
+    """`null` switches one off. Every one that is on must be proved acceptable before promotion."""
+
+    errors: Guardrail | None = Field(default=Guardrail(), description="Failed, retried or timed-out requests.")
+    invalid_output: Guardrail | None = Field(
+        default=Guardrail(), description="Answers that do not parse; applies to `data.output: json`."
+    )
+    negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
+    slow_first_token: SlowFirstToken | None = Field(default=None, description="Requests whose first token came late.")
+
+
+class BlastRadius(Section):
+    """Most that a candidate may touch before it is proved healthy."""
+
+    requests: PositiveInt | None = Field(default=None, description="Most requests that the candidate may answer.")
+    users: PositiveInt | None = Field(default=None, description="Most users that may meet the candidate.")
+
+
+_DEFAULT_STEPS = tuple(Step(percent=percent) for percent in (5, 25, 50))
+
+
+class Canary(Section):
+    """Silence never promotes; only a proof does."""
+
+    steps: tuple[Step, ...] = Field(default=_DEFAULT_STEPS, min_length=1, description="Shares of the traffic, rising.")
+    guardrails: Guardrails = Field(default=Guardrails(), description="What counts as bad, and how much of it.")
+    alpha: Fraction = Field(default=0.05, description="Chance of rolling back a candidate that is no worse.")
+    beta: Fraction = Field(default=0.05, description="Chance of promoting a candidate that is not acceptable.")
+    deadline: Duration = Field(default=timedelta(days=1), description="Longest canary.")
+    on_deadline: OnDeadline = Field(
+        default=OnDeadline.ROLL_BACK, description="What happens at the deadline without a proof."
+    )
+    blast_radius: BlastRadius = Field(default=BlastRadius(), description="Most that the candidate may touch.")
+    warm_up: Duration = Field(
+        default=timedelta(minutes=5), description="Longest wait until the candidate's server is ready."
+    )
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Canary:
+        percents = [step.percent for step in self.steps]
+        if percents != sorted(set(percents)):
+            raise ValueError(f"steps must rise; got {', '.join(f'{p:g}' for p in percents)} percent")
+        return self
