@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
 from genai_operators.reports_app import URL_PREFIX, LazyReportsApp
 
 
-class GenaiPlugin(AirflowPlugin):  # type: ignore[misc]  # Airflow's base class is untyped
+class GenaiPlugin(AirflowPlugin):
     """The only plugin of the package."""
 
     name = "genai"
-    operator_extra_links: ClassVar[list[Any]] = []
-    fastapi_apps: ClassVar[list[dict[str, Any]]] = [
+    operator_extra_links: list[Any] = []  # noqa: RUF012 - Airflow declares them as instance variables
+    fastapi_apps: list[dict[str, Any]] = [  # noqa: RUF012
         {"name": "genai reports", "app": LazyReportsApp(), "url_prefix": URL_PREFIX}
     ]

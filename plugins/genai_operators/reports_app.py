@@ -1,7 +1,7 @@
 """Serves the stored HTML reports inside Airflow, to people who are logged in to Airflow.
 
-``GET /genai/reports/<path>`` answers with one ``*.html`` object of the store, and with nothing else: no listing, no other
-file, no path that leaves the store. A report is untrusted content to the browser: no script, no network, no framing.
+``GET /genai/reports/<path>`` answers with one ``*.html`` object of the store, and with nothing else: no listing, no
+other file, no path that leaves the store. A report is untrusted content to the browser: no script, no network, no framing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def report_url(path: str) -> str:
 
 
 def is_report_path(path: str) -> bool:
-    """Whether ``path`` can only be a report below the store: no parent step, no second decoding, ``.html`` at the end."""
+    """Whether ``path`` can only be a report below the store: no parent step, no second decoding, ``.html``."""
     parts = PurePosixPath(path).parts
     return (
         path.endswith(".html")
@@ -93,7 +93,7 @@ def read_report(path: str) -> bytes:
 
 
 class LazyReportsApp:
-    """Builds the application at the first request: every Airflow process loads plugins, only the API server needs this."""
+    """Builds the application at the first request: every process loads plugins, only the API server needs this."""
 
     def __init__(self) -> None:
         self._app: FastAPI | None = None

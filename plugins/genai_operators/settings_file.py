@@ -2,8 +2,8 @@
 
 ``python -m genai_operators.settings_file apply airflow_settings.yaml [--set CONNECTION.FIELD[.KEY]=VALUE ...]``
 
-Uses Airflow's own import commands, in this one process. What is in the file is created or overwritten; what is not in it
-stays as it is, so applying it twice changes nothing. Values are never printed. Relative paths are kept as written.
+Uses Airflow's own import commands, in this one process. What is in the file is created or overwritten; what is not in
+it stays as it is, so applying it twice changes nothing. Values are never printed. Relative paths are kept as written.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def override(contents: Contents, assignments: Sequence[str]) -> Contents:
         target, equals, value = assignment.partition("=")
         name, *keys = target.split(".")
         if not equals or not keys:
-            raise ConfigurationError(f"--set {assignment!r}: write CONNECTION.FIELD=VALUE or CONNECTION.extra.KEY=VALUE")
+            raise ConfigurationError(
+                f"--set {assignment!r}: write CONNECTION.FIELD=VALUE or CONNECTION.extra.KEY=VALUE"
+            )
         if name not in connections:
             raise ConfigurationError(f"--set {assignment!r}: connection {choice(name, connections)}")
         connections[name] = _replace(connections[name], keys, value, assignment)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
-from genai_operators.spec.quantities import Duration, Fraction, PositiveInt
+from genai_operators.spec.quantities import Delay, Duration, Fraction, PositiveInt
 from genai_operators.spec.section import Section
 
 
@@ -44,6 +44,12 @@ class Guardrail(Section):
     alpha_weight: float = Field(
         default=1.0, gt=0, description="This guardrail's part of `alpha`, relative to the others."
     )
+
+    @model_validator(mode="after")
+    def _margin_beyond_harm(self) -> Guardrail:
+        if self.harm_ratio >= self.margin:
+            raise ValueError(f"harm_ratio {self.harm_ratio:g} must be below margin {self.margin:g}")
+        return self
 
 
 class SlowFirstToken(Guardrail):
@@ -85,8 +91,11 @@ class Canary(Section):
         default=OnDeadline.ROLL_BACK, description="What happens at the deadline without a proof."
     )
     blast_radius: BlastRadius = Field(default=BlastRadius(), description="Most that the candidate may touch.")
-    warm_up: Duration = Field(
-        default=timedelta(minutes=5), description="Longest wait until the candidate's server is ready."
+    warm_up: Delay = Field(
+        default=timedelta(seconds=30), description="Requests this soon after the first are left out of the evidence."
+    )
+    incident_window: Duration = Field(
+        default=timedelta(minutes=2), description="Failures of one cause within this time count as one event."
     )
 
     @model_validator(mode="after")

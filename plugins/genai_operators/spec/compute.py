@@ -20,6 +20,7 @@ class Compute(Section):
     """Where validation, training, evaluation and drift checks run."""
 
     target: ComputeTarget = Field(default=ComputeTarget.LOCAL, description="Where workloads run.")
+    pool: str | None = Field(default=None, description="Airflow pool of the workloads' tasks; it must exist.")
 
 
 def _by_name(value: Any) -> Any:
@@ -35,7 +36,10 @@ ComputeChoice = Annotated[
                 {"enum": [target.value for target in ComputeTarget]},
                 {
                     "type": "object",
-                    "properties": {"target": {"enum": [target.value for target in ComputeTarget]}},
+                    "properties": {
+                        "target": {"enum": [target.value for target in ComputeTarget]},
+                        "pool": {"type": ["string", "null"]},
+                    },
                     "additionalProperties": False,
                 },
             ]

@@ -37,6 +37,11 @@ def parse_duration(value: Any) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def parse_delay(value: Any) -> timedelta:
+    """Like :func:`parse_duration`, but ``0s`` is allowed."""
+    return timedelta(0) if value == "0s" else parse_duration(value)
+
+
 def format_duration(value: timedelta) -> str:
     """The shortest spelling that :func:`parse_duration` reads back to the same duration."""
     left, parts = value.total_seconds(), []
@@ -99,6 +104,12 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["90s", "30m", "2h", "1d"]}),
+]
+Delay = Annotated[
+    timedelta,
+    BeforeValidator(parse_delay),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["0s", "30s"]}),
 ]
 Size = Annotated[
     int,

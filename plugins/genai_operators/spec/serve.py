@@ -32,7 +32,7 @@ class Capture(Section):
     """What is kept of prompts and answers; ids are hashed, texts lie apart from the facts."""
 
     retention: Duration = Field(default=timedelta(days=30), description="Captured texts older than this are deleted.")
-    max_bytes: Size = Field(default=8192, description="Longest prompt or answer that is kept, in bytes.")
+    max_bytes: Size = Field(default=65_536, description="Longest prompt or answer that is kept, in bytes.")
 
 
 class Serve(Section):
@@ -43,6 +43,10 @@ class Serve(Section):
         default=STANDARD_RUNTIME, description="Server of new releases: `standard`, or a name in `runtimes`."
     )
     runtimes: dict[str, Runtime] = Field(default={}, description="Your own servers, by name.")
+    timeout: Duration = Field(default=timedelta(minutes=2), description="A request that takes longer fails.")
+    startup_timeout: Duration = Field(
+        default=timedelta(minutes=5), description="Longest wait until a new server answers."
+    )
     capture: Capture = Field(default=Capture(), description="What is kept of the traffic, and for how long.")
 
     @property

@@ -1,0 +1,180 @@
+"""``make check``: validates every model file and recipe, and shows what a pull request would change.
+
+``python -m genai_operators.check [--root .] [--store URI] [--base GIT_REF]``
+
+Exit code 1 when a file is wrong, with ``file:line:column: what, the bad value, what is allowed, the nearest spelling``.
+Starts nothing, writes nothing, and needs no running Airflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from genai_operators.exceptions import GenaiError, SpecError
+from genai_operators.release.last_plan import read_last_plan
+from genai_operators.release.ledger import Ledger
+from genai_operators.settings_file import read_settings
+from genai_operators.spec.changes import Change, changes_between
+from genai_operators.spec.loader import MODELS, ModelFile, read_models, read_recipe, recipe_names
+from genai_operators.spec.model import ModelSpec
+from genai_operators.spec.quantities import format_duration
+from genai_operators.spec.yaml_nodes import YamlError, parse_yaml
+from genai_operators.store import Store
+
+STORE_CONNECTION = "genai_store"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is known of a valid model: who serves now, what changes, and what may go wrong at run time."""
+
+    name: str
+    spec: ModelSpec
+    champion: str
+    compared_with: str
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def check(root: Path, *, store: Store | None, base: str | None, console: Console) -> int:
+    """Check a project and print the result. Returns the exit code: 0, or 1 if a file is wrong."""
+    models = list(read_models(root))
+    problems = [str(problem) for model in models for problem in model.problems]
+    problems += recipe_problems(root)
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    valid = [model for model in models if model.spec is not None]
+    if valid:
+        _print_outlooks([outlook(model, root=root, store=store, base=base) for model in valid], console)
+    wrong = len(models) - len(valid)
+    verdict = f"{len(valid)} of {len(models)} model files are valid" if wrong else f"{len(valid)} model files are valid"
+    console.print(f"{verdict}; {len(problems)} problems" if problems else verdict, highlight=False)
+    return 1 if problems else 0
+
+
+def recipe_problems(root: Path) -> list[str]:
+    """What is wrong in include/recipes."""
+    problems = []
+    for name in recipe_names(root):
+        try:
+            read_recipe(name, root=root)
+        except SpecError as error:
+            problems += str(error).splitlines()
+    return problems
+
+
+def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | None) -> Outlook:
+    """Compare a model file with the git ref ``base`` if given, else with the plan of its last run in the store."""
+    assert model.spec is not None, "callers pass valid files"
+    champion, compared_with, before = "no store", "nothing", None
+    if store is not None:
+        head = Ledger(store, model.name).champion()
+        champion = f"v{head.version}" if head else "none yet"
+        before = read_last_plan(store, model.name)
+        compared_with = "its last run" if before else "nothing: it never ran"
+    if base is not None:
+        before = _spec_at(base, root=root, name=model.name)
+        compared_with = base if before else f"nothing: not in {base}"
+    changes = tuple(changes_between(before, model.spec.to_json())) if before else ()
+    return Outlook(
+        name=model.name,
+        spec=model.spec,
+        champion=champion,
+        compared_with=compared_with,
+        changes=changes,
+        notes=tuple(_notes(model.spec, root)),
+    )
+
+
+def configured_store(root: Path) -> Store | None:
+    """The store that ``airflow_settings.yaml`` names; ``None`` if none, or a folder that is not there yet."""
+    file = root / "airflow_settings.yaml"
+    connections = read_settings(file).connections if file.is_file() else ()
+    uri = next((c.conn_extra.get("uri") for c in connections if c.conn_id == STORE_CONNECTION), None)
+    if not uri:
+        return None
+    if "://" in uri:
+        return Store.open(uri)
+    return Store.open(root / uri) if (root / uri).is_dir() else None
+
+
+def _spec_at(ref: str, *, root: Path, name: str) -> dict[str, Any] | None:
+    """The model file at a git ref, with its defaults; ``None`` if it was absent or invalid there."""
+    command = ["git", "-C", str(root), "show", f"{ref}:./{MODELS}/{name}.yaml"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        return None
+    try:
+        return ModelSpec.model_validate(parse_yaml(shown.stdout).value).to_json()
+    except (YamlError, ValueError):
+        return None
+
+
+def _notes(spec: ModelSpec, root: Path) -> list[str]:
+    files = [*spec.data.train, *([spec.data.evaluation] if spec.data.evaluation else [])]
+    missing = [
+        name for name in files if "://" not in name and not Path(name).is_absolute() and not (root / name).exists()
+    ]
+    return [f"{name} does not exist here; it must when a run starts" for name in missing]
+
+
+def _print_outlooks(outlooks: Sequence[Outlook], console: Console) -> None:
+    table = Table(title="What a retraining would do", show_lines=True, title_justify="left")
+    for heading in ("model", "champion", "training", "canary", "by itself", "changes"):
+        table.add_column(heading, overflow="fold")
+    for item in outlooks:
+        spec = item.spec
+        steps = " -> ".join(f"{step.percent:g} %" for step in spec.canary.steps)
+        soak = format_duration(sum((s.minimum_soak for s in spec.canary.steps[1:]), spec.canary.steps[0].minimum_soak))
+        requests = sum(step.minimum_requests for step in spec.canary.steps)
+        refresh = f"\nthen {spec.train.refresh}" if spec.train.refresh else ""
+        schedule = "\n".join(
+            filter(None, ["retrain on drift", spec.schedule.retrain and f"and at {spec.schedule.retrain}",
+                          spec.schedule.drift and f"drift check {spec.schedule.drift}"])
+        )  # fmt: skip
+        table.add_row(
+            item.name,
+            item.champion,
+            f"{spec.train.recipe}, seed {spec.train.seed}{refresh}\non {', '.join(spec.data.train)}",
+            f"{steps}\nat least {soak} and {requests} requests",
+            schedule,
+            _changes_text(item),
+        )
+    console.print(table)
+
+
+def _changes_text(item: Outlook) -> str:
+    lines = [f"{change} ({change.effect})" for change in item.changes]
+    if not lines:
+        lines = [item.compared_with if item.compared_with.startswith("nothing") else f"none since {item.compared_with}"]
+    return "\n".join([*lines, *(f"note: {note}" for note in item.notes)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m genai_operators.check", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="the folder that holds include/ (default: here)")
+    parser.add_argument("--store", help="URI or folder of the object store (default: as airflow_settings.yaml says)")
+    parser.add_argument("--base", metavar="GIT_REF", help="compare with the model files at this ref, e.g. origin/main")
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        root = options.root.resolve()
+        store = Store.open(options.store) if options.store else configured_store(root)
+        return check(root, store=store, base=options.base, console=console)
+    except GenaiError as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
