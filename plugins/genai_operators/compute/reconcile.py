@@ -1,0 +1,86 @@
+"""What no living process noticed: workloads whose tasks ended while nobody watched, and stops that were not obeyed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from genai_operators.compute import attempts, owners
+from genai_operators.compute.backends import open_backend
+from genai_operators.compute.contract import GONE, Attempt
+from genai_operators.compute.driver import CANCEL_PATIENCE_S
+from genai_operators.compute.owners import Owner
+from genai_operators.store import Store
+
+STOP_POLL_S = 0.2
+#: States in which a task instance will never want anything again, unless somebody clears it (then it joins anew).
+FINISHED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
+
+#: Airflow's state of a task instance; ``None`` while it has none, ``"removed"`` when there is no such task instance.
+TaskState = Callable[[Owner], str | None]
+
+
+def reconcile_workloads(store: Store, task_state: TaskState) -> list[str]:
+    """Take finished tasks off the owners of their workloads; a workload without owners is cancelled.
+
+    An attempt that was cancelled long ago and still runs is killed.
+
+    :returns: a line for each thing that was done. Nothing to do, no line: safe to call every minute.
+    """
+    done = [_reconcile_owner(store, directory, owner, task_state) for directory, owner in owners.active(store)]
+    return [line for line in done if line is not None]
+
+
+def _reconcile_owner(store: Store, directory: str, owner: Owner, task_state: TaskState) -> str | None:
+    name = "/".join(directory.split("/")[-2:])[:40]
+    if not owners.is_owner(store, directory, owner):
+        return _finish_cancel(store, directory, owner, name)
+    state = task_state(owner)
+    if state not in FINISHED_STATES:
+        return None
+    if attempts.withdraw(store, directory, owner, reason=f"its task {owner} is {state}"):
+        return f"asked {name} to stop: its last owner {owner} is {state}"
+    return f"took {owner} ({state}) off the owners of {name}"
+
+
+def _finish_cancel(store: Store, directory: str, owner: Owner, name: str) -> str | None:
+    """The owner has left; its index entry stays until nothing of the workload runs any more."""
+    attempt = attempts.newest_attempt(store, directory)
+    if attempt is None or attempts.recorded_ending(attempt) is not None or not is_alive(attempt):
+        owners.forget(store, directory, owner)
+        return None
+    asked = store.find_json(attempt.path("cancel.json"))
+    if asked is None or time.time() - asked["at"] < CANCEL_PATIENCE_S:
+        return None
+    open_backend({"target": attempt.claim["target"]}).stop(attempt)
+    return f"killed {name}, attempt {attempt.number}: it did not stop {CANCEL_PATIENCE_S:.0f} s after it was asked to"
+
+
+def running_attempts(store: Store) -> list[Attempt]:
+    """Attempts that have begun, or may begin, and not recorded an end, over all workloads of the store."""
+    directories = sorted({directory for directory, _ in owners.active(store)})
+    newest = [attempts.newest_attempt(store, directory) for directory in directories]
+    return [attempt for attempt in newest if attempt is not None and attempts.recorded_ending(attempt) is None]
+
+
+def stop_all(store: Store, *, patience_s: float) -> list[str]:
+    """Stop every attempt that runs: ask, wait up to ``patience_s`` for checkpoints, then kill. For whoever shuts down.
+
+    :returns: the names of the attempts that were stopped. Their workloads resume when a task asks for them again.
+    """
+    running = running_attempts(store)
+    for attempt in running:
+        attempts.request_cancel(attempt, reason="the platform is being stopped")
+    stopped = [attempt.name for attempt in running]
+    deadline = time.monotonic() + patience_s
+    while running and time.monotonic() < deadline:
+        time.sleep(STOP_POLL_S)
+        running = [attempt for attempt in running if attempts.recorded_ending(attempt) is None and is_alive(attempt)]
+    for attempt in running:
+        open_backend({"target": attempt.claim["target"]}).stop(attempt)
+    return stopped
+
+
+def is_alive(attempt: Attempt) -> bool:
+    """Whether its backend cannot vouch that nothing of it runs."""
+    return open_backend({"target": attempt.claim["target"]}).probe(attempt).phase not in GONE

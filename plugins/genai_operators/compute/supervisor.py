@@ -1,0 +1,339 @@
+"""The parent of one attempt, on a laptop and in a pod: ``python -m genai_operators.compute.supervisor``.
+
+It wins the right to begin (``started.json``, create-only: an attempt begins at most once, however often it is
+launched), starts the workload as its child, and writes down what happens: a heartbeat, numbered chunks of log and
+progress, and how it ended. ``cancel.json`` or SIGTERM reach the child as SIGTERM: checkpoint, then exit 75. The child
+never outlives it.
+
+Imports only the standard library and small modules of ours: it must be up well within a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from genai_operators.compute.chunks import ChunkWriter
+from genai_operators.compute.contract import RECORD_VERSION, Attempt
+from genai_operators.compute.ending import Disposition, Ending
+from genai_operators.compute.process import (
+    Guard,
+    ProcessIdentity,
+    children_memory_bytes,
+    kill_group,
+    live_memory_bytes,
+    oom_kills,
+    spawn_bound,
+)
+from genai_operators.exceptions import StorageFull, StoreUnavailable
+from genai_operators.store import Store, sha256_bytes
+
+HEARTBEAT_S = 2.0
+#: Without a written heartbeat for this long the supervisor ends its child: others may by then believe it dead.
+LEASE_S = 60.0
+#: After a gap this long between heartbeats it first looks whether somebody has claimed the next attempt.
+SUSPECT_S = 6.0
+#: From SIGTERM to SIGKILL: time for the last checkpoint.
+GRACE_S = 60.0
+#: How long the final records are tried when the store does not answer.
+FAREWELL_S = 60.0
+TICK_S = 0.2
+LOG_FLUSH_S = 1.0
+LOG_FLUSH_BYTES = 64 * 1024
+LONGEST_LINE = 8 * 1024
+QUEUED_LINES = 10_000
+TAIL_LINES = 8
+#: Progress is written this often, or once a hundredth of the run so far: dense at first, sparse in a long run.
+PROGRESS_FLUSH_S = (1.0, 30.0)
+PROGRESS_PREFIX = "::progress "
+#: Never handed to the workload: it has no business with Airflow's secrets.
+PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
+SCRATCH_ROOT_VARIABLE = "GENAI_SCRATCH_ROOT"
+
+
+class Supervisor:
+    """Runs one attempt to its end. Call :meth:`run` once, from the main thread."""
+
+    def __init__(self, attempt: Attempt, *, command: Sequence[str], grace_s: float = GRACE_S) -> None:
+        self._attempt = attempt
+        self._store = attempt.store
+        self._command = list(command)
+        self._scratch = scratch_folder(attempt)
+        self._grace_s = grace_s
+        self._log = ChunkWriter(store=self._store, prefix=attempt.path("log"), suffix="txt")
+        self._progress = ChunkWriter(store=self._store, prefix=attempt.path("progress"), suffix="jsonl")
+        self._output: queue.Queue[str] = queue.Queue(maxsize=QUEUED_LINES)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._line_number = 0
+        self._latest: dict[str, Any] = {}
+        self._beats = 0
+        self._began = self._last_beat = self._last_log = self._last_progress = time.monotonic()
+        self._asked_to_stop: str | None = None
+        self._stop_sent: float | None = None
+        self._child_identity: ProcessIdentity | None = None
+
+    def run(self) -> int:
+        """Begin if nobody has, wait, and record the end. Returns the child's exit code; 0 when it was begun already."""
+        if not self._begin():
+            return 0
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        kills_before = oom_kills()
+        try:
+            child = spawn_bound(self._command, env=self._environment(), cwd=self._scratch)
+        except OSError as error:
+            self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))
+            return 127
+        guard = Guard(child.pid)
+        self._child_identity = ProcessIdentity.of(child.pid)
+        reader = threading.Thread(target=self._read, args=(child.stdout,), daemon=True)
+        reader.start()
+        self._watch(child)
+        kill_group(child.pid)  # what it left behind; also lets go of the pipe
+        guard.dismiss()
+        reader.join(timeout=LOG_FLUSH_S)
+        self._farewell(self._ending(child.returncode, out_of_memory=oom_kills() > kills_before))
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        return child.returncode
+
+    # --- the beginning -----------------------------------------------------------------------------------------
+
+    def _begin(self) -> bool:
+        """The fence. Whoever creates ``started.json`` is the attempt; all others have nothing to do."""
+        identity = ProcessIdentity.of(os.getpid())
+        record = {"version": RECORD_VERSION, "process": identity.to_json(), "at": time.time()}
+        if not self._store.create_json(self._attempt.path("started.json"), record):
+            return False
+        for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
+            attempt = Attempt(store=self._store, directory=self._attempt.directory, number=earlier)
+            shutil.rmtree(scratch_folder(attempt), ignore_errors=True)
+        self._scratch.mkdir(parents=True, mode=0o700)
+        return True
+
+    def _environment(self) -> dict[str, str]:
+        package_parent = str(Path(__file__).resolve().parents[2])
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_VARIABLES)}
+        return {
+            **kept,
+            "GENAI_WORKLOAD_URI": self._store.uri_of(self._attempt.directory),
+            "GENAI_ATTEMPT": str(self._attempt.number),
+            "GENAI_SCRATCH": str(self._scratch),
+            "PYTHONPATH": os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH")))),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    # --- while it runs -----------------------------------------------------------------------------------------
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        self._try(self._beat)
+        while child.poll() is None:
+            self._take(timeout=TICK_S)
+            self._flush()
+            if time.monotonic() - self._last_beat >= HEARTBEAT_S:
+                self._yield_if_lost(child)
+                self._try(self._look_for_cancel)
+            self._pass_on_stop(child)
+
+    def _read(self, pipe: IO[bytes] | None) -> None:
+        """In a thread of its own. A full queue makes the child wait instead of filling our memory."""
+        if pipe is None:
+            return
+        for raw in iter(lambda: pipe.readline(LONGEST_LINE), b""):
+            self._output.put(raw.decode("utf-8", errors="replace").rstrip("\r\n"))
+
+    def _take(self, *, timeout: float) -> None:
+        """Take what the child has said, waiting at most ``timeout`` seconds for the first line."""
+        try:
+            line = self._output.get(timeout=timeout) if timeout else self._output.get_nowait()
+            for _ in range(QUEUED_LINES):
+                self._note(line)
+                line = self._output.get_nowait()
+        except queue.Empty:
+            return
+
+    def _note(self, line: str) -> None:
+        if line.startswith(PROGRESS_PREFIX):
+            try:
+                figures = json.loads(line.removeprefix(PROGRESS_PREFIX))
+                self._latest = {**self._latest, **figures}
+                self._progress.add(json.dumps(figures, sort_keys=True))
+            except (ValueError, TypeError):
+                self._note(f"(progress that is not a JSON object: {line.removeprefix(PROGRESS_PREFIX)[:80]})")
+            return
+        self._line_number += 1
+        self._tail.append(line)
+        self._log.add(f"{self._line_number:06d} {line}")
+
+    def _flush(self, *, everything: bool = False) -> None:
+        now = time.monotonic()
+        if everything or now - self._last_log >= LOG_FLUSH_S or self._log.pending_bytes >= LOG_FLUSH_BYTES:
+            self._last_log = now
+            self._try(self._log.flush)
+        shortest, longest = PROGRESS_FLUSH_S
+        if everything or now - self._last_progress >= min(max(shortest, (now - self._began) / 100), longest):
+            self._last_progress = now
+            self._try(self._progress.flush)
+
+    def _beat(self) -> None:
+        self._store.put_json(self._attempt.path("heartbeat.json"), self._heartbeat())
+        self._beats += 1
+        self._last_beat = time.monotonic()
+
+    def _heartbeat(self) -> dict[str, Any]:
+        child = self._child_identity
+        return {
+            "version": RECORD_VERSION,
+            "beat": self._beats,
+            "at": time.time(),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "progress": self._latest,
+            "peak_memory_bytes": max(live_memory_bytes(child.pid) if child else 0, children_memory_bytes()),
+            "child": child.to_json() if child else None,
+            "ended": False,
+        }
+
+    def _yield_if_lost(self, child: subprocess.Popen[bytes]) -> None:
+        """A supervisor that could not say that it lives must reckon that others took it for dead."""
+        silent_s = time.monotonic() - self._last_beat
+        if silent_s > SUSPECT_S and self._has_successor():
+            lost = "the next attempt has been claimed"
+        elif not self._try(self._beat) and silent_s > LEASE_S:
+            lost = f"no heartbeat could be written for {silent_s:.0f} s"
+        else:
+            return
+        print(f"{lost}: ending the workload", file=sys.stderr, flush=True)
+        self._asked_to_stop = lost
+        kill_group(child.pid)
+
+    def _has_successor(self) -> bool:
+        attempt = self._attempt
+        successor = Attempt(store=self._store, directory=attempt.directory, number=attempt.number + 1)
+        try:
+            return self._store.exists(successor.path("claim.json"))
+        except StoreUnavailable:
+            return False  # the lease bounds how long that may go on
+
+    # --- stopping ----------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._asked_to_stop = self._asked_to_stop or signal.Signals(number).name
+
+    def _look_for_cancel(self) -> None:
+        if self._asked_to_stop is None and self._store.exists(self._attempt.path("cancel.json")):
+            self._asked_to_stop = "cancel.json"
+
+    def _pass_on_stop(self, child: subprocess.Popen[bytes]) -> None:
+        if self._asked_to_stop is None:
+            return
+        if self._stop_sent is None:
+            self._stop_sent = time.monotonic()
+            self._note(
+                f"asked to stop ({self._asked_to_stop}): sending SIGTERM, then {self._grace_s:.0f} s to checkpoint"
+            )
+            child.terminate()
+        elif time.monotonic() - self._stop_sent > self._grace_s:
+            kill_group(child.pid)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _ending(self, code: int, *, out_of_memory: bool) -> Ending:
+        self._take(timeout=0)
+        reported = self._reported_error()
+        return Ending(
+            code=code,
+            error=reported.get("class"),
+            message=str(reported.get("message") or ("" if code in (0, 75) else "; ".join(self._tail)))[-2000:],
+            out_of_memory=out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL),
+        )
+
+    def _reported_error(self) -> Mapping[str, Any]:
+        try:
+            reported = json.loads((self._scratch / "error.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # it ended before it could say why; the exit code and its last lines remain
+        return reported if isinstance(reported, dict) else {}
+
+    def _farewell(self, ending: Ending) -> None:
+        """Write the last chunks, then the end: ``exit.json`` if it is final, and a heartbeat marked as the last."""
+        record = {
+            **self._heartbeat(),
+            "ended": True,
+            "code": ending.code,
+            "error": ending.error,
+            "message": ending.message,
+            "out_of_memory": ending.out_of_memory,
+        }
+        final = ending.disposition is not Disposition.RESUME
+
+        def write_end() -> None:
+            if final:
+                self._store.create_json(self._attempt.path("exit.json"), record)
+            self._store.put_json(self._attempt.path("heartbeat.json"), record)
+
+        deadline = time.monotonic() + FAREWELL_S
+        while time.monotonic() < deadline:
+            self._flush(everything=True)
+            if self._try(write_end):
+                return
+            time.sleep(HEARTBEAT_S)
+
+    def _try(self, write: Callable[[], None]) -> bool:
+        """The store may be away for a moment; the workload goes on, and the lease bounds for how long."""
+        try:
+            write()
+        except (StoreUnavailable, StorageFull) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
+
+
+def scratch_root() -> Path:
+    """Where attempts work on this host; ``GENAI_SCRATCH_ROOT`` moves it to a larger disk."""
+    configured = os.environ.get(SCRATCH_ROOT_VARIABLE)
+    return Path(configured) if configured else Path(tempfile.gettempdir()) / f"genai-{os.getuid()}"
+
+
+def scratch_folder(attempt: Attempt) -> Path:
+    """The attempt's own folder on this host. Two stores may hold the same workload; they never share a folder."""
+    return scratch_root() / f"{attempt.name}-{sha256_bytes(attempt.store.uri.encode())[:8]}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line: which attempt of which workload, and the command that computes it."""
+    parser = argparse.ArgumentParser(description="Run one attempt of a workload.")
+    parser.add_argument("--store", required=True, help="URI of the store")
+    parser.add_argument("--directory", required=True, help="workloads/<kind>/<fingerprint>")
+    parser.add_argument("--attempt", required=True, type=int)
+    parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds from SIGTERM to SIGKILL")
+    parser.add_argument("--detach", action="store_true", help="leave the caller's process tree first")
+    parser.add_argument("command", nargs="+", help="what computes it, after --")
+    options = parser.parse_args(arguments)
+    if options.detach:
+        _detach()
+    attempt = Attempt(store=Store.open(options.store), directory=options.directory, number=options.attempt)
+    return Supervisor(attempt, command=options.command, grace_s=options.grace).run()
+
+
+def _detach() -> None:
+    """Belong to nobody, so that no one who ends the caller and its children ends us. Before any thread exists."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""A workload of about two seconds that checkpoints, resumes bit for bit, and notices if it ever runs twice at once.
+
+Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:checkpointing``. Its parameters:
+``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark;
+``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file; the workload waits at the last
+step until it exists, so that a test decides when it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from genai_operators.decisions.verdict import Check, Outcome, Verdict
+from genai_operators.exceptions import DataError, NonFiniteLoss
+from genai_operators.report import Page
+from genai_operators.workloads.context import Context, StoppedResumably, WorkloadOutput
+
+KIND = "checkpointing"
+EXTRA_WORKLOADS = f"{KIND}={__name__}:checkpointing"
+
+
+def checkpointing(context: Context) -> WorkloadOutput:
+    """Chain a hash over ``steps`` steps."""
+    steps, every = int(context.params["steps"]), int(context.params.get("checkpoint_every", 5))
+    lock = _be_the_only_one(context)
+    step, state = _newest(context)
+    _witness(context, f"begin attempt={context.attempt} from={step} pid={os.getpid()}")
+    while step < steps:
+        if context.stop_requested():
+            _save(context, step, state)
+            _witness(context, f"stop attempt={context.attempt} at={step}")
+            raise StoppedResumably
+        step += 1
+        state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
+        _wait(context, last=step == steps)
+        context.log(f"line of step {step}")
+        context.progress(step=step, total=steps, loss=1 / step)
+        if step % every == 0:
+            _save(context, step, state)
+        make_trouble(context, step)
+    (context.output / "state.txt").write_text(state)
+    _witness(context, f"done attempt={context.attempt}")
+    lock.close()
+    outcome = Outcome(context.params.get("outcome", "pass"))
+    verdict = Verdict.of("checkpointing", [Check(name="steps", outcome=outcome, observed=steps)])
+    page = Page(title="Checkpointing").text(f"{steps} steps")
+    return WorkloadOutput(verdict=verdict, outputs={"state": ""}, metrics={"steps": steps}, report=page)
+
+
+def final_state(steps: int) -> str:
+    """What an undisturbed run ends with."""
+    state = ""
+    for step in range(1, steps + 1):
+        state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
+    return state
+
+
+def witnessed(folder: Path) -> list[str]:
+    """What all processes of the workload have noted, in order."""
+    path = folder / "witness.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def make_trouble(context: Context, step: int) -> None:
+    """Fail as ``trouble`` says, at its step (in every attempt, or only in attempt ``attempt``)."""
+    trouble = context.params.get("trouble")
+    if not trouble or step != trouble["at"] or trouble.get("attempt", context.attempt) != context.attempt:
+        return
+    kind = trouble["kind"]
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "data":
+        raise DataError("row 7: no such field. Mend the row.")
+    elif kind == "loss":
+        raise NonFiniteLoss(f"the loss is NaN at step {step}. Lower the learning rate.")
+    elif kind == "memory":
+        raise MemoryError
+    elif kind == "disk":
+        raise OSError(28, "No space left on device", "/some/file")
+    elif kind == "crash":
+        raise RuntimeError("something unforeseen")
+    elif kind == "exit":
+        sys.exit(trouble["code"])
+    else:
+        raise ValueError(kind)
+
+
+def _be_the_only_one(context: Context) -> IO[str]:
+    """Hold a lock for as long as this process lives; two at once is what must never happen."""
+    folder = Path(context.params["witness"])
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "only-one.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        _witness(context, f"TWICE attempt={context.attempt} pid={os.getpid()}")
+        sys.exit(1)
+    return lock
+
+
+def _witness(context: Context, line: str) -> None:
+    with (Path(context.params["witness"]) / "witness.txt").open("a") as file:
+        file.write(line + "\n")
+
+
+def _newest(context: Context) -> tuple[int, str]:
+    found = context.checkpoints.newest_valid()
+    if found is None:
+        return 0, ""
+    step, folder = found
+    return step, (folder / "state.txt").read_text()
+
+
+def _save(context: Context, step: int, state: str) -> None:
+    folder = context.scratch / f"saving-{step}"
+    folder.mkdir(exist_ok=True)
+    (folder / "state.txt").write_text(state)
+    context.checkpoints.save(step, folder)
+
+
+def _wait(context: Context, *, last: bool) -> None:
+    time.sleep(float(context.params.get("step_s", 0.05)))
+    until = context.params.get("until")
+    while last and until and not Path(until).exists() and not context.stop_requested():
+        time.sleep(0.02)
