@@ -1,0 +1,285 @@
+"""Is the candidate good enough to try? Candidate and baseline answer the same items; the pairs are compared.
+
+Pairing removes the difficulty of the items from the error: with 80 % against 77 % right on 1,000 correlated items a
+paired test finds the difference in 70 % of cases, an unpaired one in 32 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from genai_operators.decisions.paired_differences import (
+    bootstrap_interval,
+    clustered_mean_difference,
+    mean_difference,
+)
+from genai_operators.decisions.paired_multiplicity import benjamini_hochberg, holm
+from genai_operators.decisions.paired_power import POWER, items_needed, minimum_detectable_difference
+from genai_operators.decisions.paired_rates import (
+    mcnemar_exact,
+    rule_of_three,
+    score_interval,
+    score_statistic,
+    wilson,
+)
+from genai_operators.decisions.verdict import Check, Outcome, Severity
+from genai_operators.exceptions import DataError
+
+__all__ = [
+    "PairedResult",
+    "benjamini_hochberg",
+    "bootstrap_interval",
+    "holm",
+    "items_needed",
+    "mcnemar_exact",
+    "minimum_detectable_difference",
+    "non_inferiority",
+    "rule_of_three",
+    "score_interval",
+    "superiority",
+    "wilson",
+]
+
+Hypothesis = Literal["non_inferiority", "superiority"]
+Floats = NDArray[np.float64]
+
+MINIMUM_ITEMS = 30
+"""Below this many items (or clusters) nothing is judged: no method here is trustworthy there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedResult:
+    """A paired comparison.
+
+    :param outcome: ``PASS``: proved. ``FAIL``: the opposite is proved. ``INCONCLUSIVE``: neither; ``missing`` says how
+        many more items would probably decide.
+    :param n: items. ``clusters``: independent groups among them (equal to ``n`` without clusters).
+    :param candidate: mean score. ``baseline``: likewise. ``difference``: candidate minus baseline.
+    :param interval: of the difference, two-sided at ``2 * confidence - 1``; so each end is a one-sided bound at
+        ``confidence``.
+    :param threshold: what the difference had to exceed: minus the margin, or the smallest gain.
+    :param p_value: one-sided, of "the difference is at most ``threshold``".
+    :param gained: items that only the candidate has right; ``None`` for scores. ``lost``: the reverse.
+    :param detectable: the minimum detectable difference with these items, in the unit of the scores.
+    :param missing: further items that are probably needed for a verdict; 0 with a verdict.
+    """
+
+    hypothesis: Hypothesis
+    outcome: Outcome
+    n: int
+    clusters: int
+    candidate: float
+    baseline: float
+    difference: float
+    interval: tuple[float, float]
+    confidence: float
+    threshold: float
+    p_value: float
+    gained: int | None
+    lost: int | None
+    detectable: float
+    missing: int
+    method: str
+
+    def check(self, name: str, *, severity: Severity = "critical") -> Check:
+        """The comparison as one check of a gate."""
+        aim = {"non_inferiority": "not inferior", "superiority": "better"}[self.hypothesis]
+        message = f"candidate {self.candidate:.4g}, baseline {self.baseline:.4g}; {aim}: p = {self.p_value:.3g}"
+        message += f"; detectable difference {self.detectable:.3g} ({self.method})"
+        if self.missing:
+            message += f"; about {self.missing:,} more items needed for a verdict"
+        return Check(
+            name=name,
+            outcome=self.outcome,
+            observed=self.difference,
+            interval=self.interval,
+            threshold=self.threshold,
+            n=self.n,
+            severity=severity,
+            message=message,
+        )
+
+
+def non_inferiority(
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    margin: float,
+    confidence: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+    minimum_items: int = MINIMUM_ITEMS,
+) -> PairedResult:
+    """Is the candidate at most ``margin`` worse than the baseline? Passes if the lower bound exceeds ``-margin``.
+
+    Right-or-wrong items: Tango's paired score test and interval. Other scores: Student's t on the differences. With
+    ``clusters``: cluster-robust (jackknife).
+
+    :param candidate: shape (n,), the score of each item; booleans or numbers, higher is better.
+    :param baseline: shape (n,), of the same items in the same order.
+    :param margin: in the unit of the scores, above 0.
+    :param confidence: one-sided.
+    :param clusters: what each item belongs to, where items of one group (a conversation) go together.
+    :param minimum_items: items (clusters, where given) below which the answer is ``INCONCLUSIVE``.
+    :raises DataError: empty or unequal arms, NaN or infinite scores, a margin that is not positive.
+    """
+    if not (math.isfinite(margin) and margin > 0):
+        raise DataError(f"non_inferiority: margin must be a positive number, got {margin}")
+    return _compare(candidate, baseline, Threshold("non_inferiority", -margin, confidence, minimum_items), clusters)
+
+
+def superiority(
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    gain: float = 0.0,
+    confidence: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+    minimum_items: int = MINIMUM_ITEMS,
+) -> PairedResult:
+    """Is the candidate better than the baseline by more than ``gain``? Arguments as :func:`non_inferiority`.
+
+    Right-or-wrong items with ``gain`` 0: the exact McNemar test; its interval is Tango's.
+    """
+    if not (math.isfinite(gain) and gain >= 0):
+        raise DataError(f"superiority: gain must be a number of at least 0, got {gain}")
+    return _compare(candidate, baseline, Threshold("superiority", gain, confidence, minimum_items), clusters)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What is asked: does the difference exceed ``value``?"""
+
+    hypothesis: Hypothesis
+    value: float
+    confidence: float
+    minimum_items: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Estimate:
+    """What one method makes of the pairs. ``spread``: standard deviation of one unit's difference."""
+
+    interval: tuple[float, float]
+    p_value: float
+    units: int
+    spread: float
+    method: str
+    gained: int | None = None
+    lost: int | None = None
+
+
+def _compare(
+    candidate: ArrayLike, baseline: ArrayLike, asked: Threshold, clusters: Sequence[Hashable] | None
+) -> PairedResult:
+    first, second = _pairs(candidate, baseline, asked, clusters)
+    differences = first - second
+    if clusters is None and bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
+        estimate = _rates(differences, asked)
+    else:
+        estimate = _means(differences, asked, clusters)
+    observed = float(differences.mean())
+    outcome = _outcome(estimate, asked)
+    return PairedResult(
+        hypothesis=asked.hypothesis,
+        outcome=outcome,
+        n=len(first),
+        clusters=estimate.units,
+        candidate=float(first.mean()),
+        baseline=float(second.mean()),
+        difference=observed,
+        interval=estimate.interval,
+        confidence=asked.confidence,
+        threshold=asked.value,
+        p_value=estimate.p_value,
+        gained=estimate.gained,
+        lost=estimate.lost,
+        detectable=_detectable(estimate, asked),
+        missing=_missing(outcome, estimate, asked, distance=observed - asked.value, items=len(first)),
+        method=estimate.method,
+    )
+
+
+def _rates(differences: Floats, asked: Threshold) -> _Estimate:
+    n = len(differences)
+    gained, lost = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
+    if asked.value == 0.0:
+        p_value, method = mcnemar_exact(gained=gained, lost=lost, alternative="greater"), "exact McNemar"
+    else:
+        statistic = score_statistic(asked.value, gained=gained, lost=lost, n=n)
+        p_value, method = float(special.ndtr(-statistic)), "paired score test"
+    return _Estimate(
+        interval=score_interval(gained=gained, lost=lost, n=n, confidence=2 * asked.confidence - 1),
+        p_value=p_value,
+        units=n,
+        spread=math.sqrt(max(gained + lost, 1) / n),
+        method=method,
+        gained=gained,
+        lost=lost,
+    )
+
+
+def _means(differences: Floats, asked: Threshold, clusters: Sequence[Hashable] | None) -> _Estimate:
+    mean = mean_difference(differences) if clusters is None else clustered_mean_difference(differences, clusters)
+    units = mean.degrees_of_freedom + 1
+    return _Estimate(
+        interval=mean.interval(confidence=2 * asked.confidence - 1),
+        p_value=mean.p_value(threshold=asked.value),
+        units=units,
+        spread=mean.standard_error * math.sqrt(units),
+        method="Student's t on pairs" if clusters is None else "cluster-robust t on pairs",
+    )
+
+
+def _outcome(estimate: _Estimate, asked: Threshold) -> Outcome:
+    if estimate.units < asked.minimum_items:
+        return Outcome.INCONCLUSIVE
+    if estimate.p_value <= 1 - asked.confidence:
+        return Outcome.PASS
+    return Outcome.FAIL if estimate.interval[1] < asked.value else Outcome.INCONCLUSIVE
+
+
+def _detectable(estimate: _Estimate, asked: Threshold) -> float:
+    if not math.isfinite(estimate.spread):
+        return math.inf
+    return minimum_detectable_difference(estimate.units, spread=estimate.spread, confidence=asked.confidence)
+
+
+def _missing(outcome: Outcome, estimate: _Estimate, asked: Threshold, *, distance: float, items: int) -> int:
+    """Further items until a verdict, if the observed difference is the true one. At least one while inconclusive."""
+    if outcome is not Outcome.INCONCLUSIVE:
+        return 0
+    needed = asked.minimum_items
+    if math.isfinite(estimate.spread) and distance != 0:
+        probable = items_needed(abs(distance), spread=estimate.spread, confidence=asked.confidence, power=POWER)
+        needed = max(needed, probable)
+    return max(1, math.ceil((needed - estimate.units) * items / estimate.units))
+
+
+def _pairs(
+    candidate: ArrayLike, baseline: ArrayLike, asked: Threshold, clusters: Sequence[Hashable] | None
+) -> tuple[Floats, Floats]:
+    first, second = _scores("candidate", candidate), _scores("baseline", baseline)
+    if len(first) != len(second):
+        raise DataError(f"{asked.hypothesis}: candidate has {len(first)} items, baseline {len(second)}; pair by item")
+    if clusters is not None and len(clusters) != len(first):
+        raise DataError(f"{asked.hypothesis}: {len(clusters)} cluster names for {len(first)} items")
+    if not 0.5 < asked.confidence < 1:
+        raise DataError(f"{asked.hypothesis}: confidence is one-sided, in (0.5, 1), got {asked.confidence}")
+    return first, second
+
+
+def _scores(name: str, values: ArrayLike) -> Floats:
+    scores = np.asarray(values, dtype=np.float64)
+    if scores.ndim != 1 or not len(scores):
+        raise DataError(f"paired comparison: {name} must be a list of at least one score, has shape {scores.shape}")
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        raise DataError(f"paired comparison: {name}[{wrong[0]}] is {scores[wrong[0]]}; every item needs a finite score")
+    return scores
