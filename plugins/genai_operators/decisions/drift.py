@@ -9,30 +9,19 @@ and sixty do not alarm on noise. Fewer rows than the minimum answer 'not enough'
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from genai_operators.decisions.drift_bins import group_counts, pool_rare, quantile_groups
-from genai_operators.decisions.drift_chi_square import chi_square
-from genai_operators.decisions.drift_displacement import Displacement, category_displacement, rank_displacement
-from genai_operators.decisions.drift_effects import (
-    Effect,
-    jensen_shannon_distance,
-    population_stability_index,
-    wasserstein_distance,
-)
-from genai_operators.decisions.drift_kolmogorov import kolmogorov_distance, kolmogorov_p_value
+from genai_operators.decisions.drift_column import ColumnComparison, compare_columns, missing_shares
+from genai_operators.decisions.drift_effects import Effect
+from genai_operators.decisions.drift_verdict import feature_check, summarise
+from genai_operators.decisions.paired_multiplicity import benjamini_hochberg
 from genai_operators.decisions.profile import Profile, require_comparable
-from genai_operators.decisions.profile_column import CategoricalProfile, ColumnProfile, ContinuousProfile, Kind
-from genai_operators.decisions.profile_sketch import align
-from genai_operators.decisions.verdict import Check, Outcome, Verdict
-from genai_operators.exceptions import ConfigurationError
-
-BINS = 20
-"""Most bins of the population stability index and the Jensen-Shannon distance."""
+from genai_operators.decisions.profile_column import ColumnProfile, Kind
+from genai_operators.decisions.verdict import Verdict
+from genai_operators.exceptions import ConfigurationError, DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +30,10 @@ class DriftSettings:
 
     :param minimum_rows: rows a side below which the answer is 'not enough'.
     :param minimum_effect: share of the rows (0..1) that must have moved at least; see
-        :mod:`~genai_operators.decisions.drift_displacement`. 0.1 is a shift of 0.18 standard deviations, or a tenth of the
-        rows in another category.
-    :param false_discovery_rate: expected share of false names among the features named, for one check. A schedule of checks
-        passes what it spends on this one (:mod:`~genai_operators.decisions.alpha_spending`).
+        :mod:`~genai_operators.decisions.drift_displacement`. 0.1 is a shift by 0.18 standard deviations, or a tenth of
+        the rows in another category.
+    :param false_discovery_rate: expected share of false names among the features named, for one check. A schedule of
+        checks passes what it spends on this one (:mod:`~genai_operators.decisions.alpha_spending`).
     :param seed: of the permutations, so that a verdict replays bit for bit.
     :raises ConfigurationError: a value outside its range; the message names it.
     """
@@ -58,31 +47,29 @@ class DriftSettings:
         if self.minimum_rows < 2:
             raise ConfigurationError(f"drift minimum_rows is {self.minimum_rows}; at least 2 rows can be compared")
         if not 0 <= self.minimum_effect < 1:
-            raise ConfigurationError(
-                f"drift minimum_effect is {self.minimum_effect}; it is a share of rows, 0 <= x < 1"
-            )
+            raise ConfigurationError(f"drift minimum_effect is {self.minimum_effect}; it is a share, 0 <= x < 1")
         if not 0 < self.false_discovery_rate < 1:
-            raise ConfigurationError(
-                f"drift false_discovery_rate is {self.false_discovery_rate}; it lies between 0 and 1"
-            )
+            raise ConfigurationError(f"drift false_discovery_rate is {self.false_discovery_rate}; it is in (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureDrift:
     """One column (of one segment) compared.
 
-    :param effect: share of the rows that moved, 0..1.
-    :param interval: of the effect; its lower end is above the minimum exactly when the effect test rejects.
+    :param effect: share of the rows that moved, 0..1; NaN when a side has no row.
+    :param interval: of the effect, at the level that its rank among the features leaves it: the lower end is above the
+        minimum effect exactly when ``effect_q_value`` is within the false discovery rate.
     :param p_value: of the test of equal distributions (Kolmogorov-Smirnov or chi-square).
     :param q_value: ``p_value`` adjusted by Benjamini-Hochberg over all features and segments.
     :param effect_q_value: likewise for 'the effect is at most the minimum'.
-    :param drifted: both significant. :param enough: False when either side has fewer rows than the minimum.
+    :param drifted: both significant.
+    :param enough: False when either side has fewer rows than the minimum.
     :param measures: customary distances, by name, for the report.
     """
 
     name: str
     kind: Kind
-    segment: str = ""
+    segment: str
     effect: float
     interval: tuple[float, float]
     p_value: float
@@ -102,7 +89,11 @@ class FeatureDrift:
 
 @dataclass(frozen=True)
 class DriftResult:
-    """:param features: largest effect first. :param verdict: gate ``drift``: FAIL = drift, PASS = none, else not enough."""
+    """What a check found.
+
+    :param features: the drifted ones first, then by effect.
+    :param verdict: gate ``drift``: FAIL = drift, PASS = none, INCONCLUSIVE = too few rows.
+    """
 
     features: list[FeatureDrift]
     verdict: Verdict
@@ -127,39 +118,38 @@ def compare_segments(
 
     A segment that only one side has is left out: its share is a categorical column of the whole, and is judged there.
 
-    :raises DataError: the profiles of a segment have other columns, kinds or versions.
+    :raises DataError: no segment in common; or the profiles of one have other columns, kinds or versions.
     """
-    found: list[FeatureDrift] = []
-    for segment in sorted(set(references) & set(currents)):
+    pairs = _pairs(references, currents)
+    level = settings.false_discovery_rate / max(1, len(pairs))
+    compared = [_compare(segment, *sides, settings=settings, level=level) for segment, *sides in pairs]
+    features = _judge(compared, settings)
+    outcome, summary = summarise(features, settings)
+    checks = tuple(feature_check(feature, settings) for feature in features)
+    return DriftResult(features, Verdict(gate="drift", outcome=outcome, checks=checks, summary=summary))
+
+
+def _pairs(
+    references: Mapping[str, Profile], currents: Mapping[str, Profile]
+) -> list[tuple[str, ColumnProfile, ColumnProfile]]:
+    """Every column of every common segment, and the share of missing rows where any are."""
+    common = sorted(set(references) & set(currents))
+    if not common:
+        raise DataError(f"no segment in common: reference {sorted(references)}, current {sorted(currents)}")
+    pairs: list[tuple[str, ColumnProfile, ColumnProfile]] = []
+    for segment in common:
         reference, current = references[segment], currents[segment]
         require_comparable(reference, current)
-        tests = len(reference.columns) * len(references)
-        level = settings.false_discovery_rate / tests
         for name in sorted(reference.columns):
-            for part in _parts(reference.columns[name], current.columns[name]):
-                found.append(_compare_column(*part, segment=segment, settings=settings, level=level))
-    judged = _judge(found, settings)
-    return DriftResult(judged, _verdict(judged, settings))
+            sides = reference.columns[name], current.columns[name]
+            missing = missing_shares(*sides)
+            pairs += [(segment, *sides)] + ([(segment, *missing)] if missing else [])
+    return pairs
 
 
-def _parts(reference: ColumnProfile, current: ColumnProfile) -> list[tuple[ColumnProfile, ColumnProfile]]:
-    """The column itself and, where anything is missing, the share of missing rows as a feature of its own."""
-    parts = [(reference, current)]
-    if reference.missing or current.missing:
-        name = f"{reference.name} (missing)"
-        shares = [
-            CategoricalProfile(
-                name=name, rows=side.rows, missing=0, counts={"missing": side.missing, "present": side.present}
-            )
-            for side in (reference, current)
-        ]
-        parts.append((shares[0], shares[1]))
-    return parts
-
-
-def _compare_column(
-    reference: ColumnProfile, current: ColumnProfile, *, segment: str, settings: DriftSettings, level: float
-) -> FeatureDrift:
+def _compare(
+    segment: str, reference: ColumnProfile, current: ColumnProfile, *, settings: DriftSettings, level: float
+) -> tuple[FeatureDrift, ColumnComparison | None]:
     feature = FeatureDrift(
         name=reference.name,
         kind=reference.kind,
@@ -177,135 +167,45 @@ def _compare_column(
         measures={},
     )
     if min(reference.present, current.present) == 0:
-        return feature
+        return feature, None
     generator = np.random.default_rng([settings.seed, reference.present, current.present])
-    if isinstance(reference, ContinuousProfile) and isinstance(current, ContinuousProfile):
-        displacement, p_value, measures = _compare_numbers(reference, current, level, generator)
-    else:
-        assert isinstance(reference, CategoricalProfile)
-        assert isinstance(current, CategoricalProfile)
-        displacement, p_value, measures = _compare_categories(reference, current, level, generator)
-    return replace(
+    found = compare_columns(reference, current, level=level, generator=generator)
+    described = replace(
         feature,
-        effect=displacement.effect,
-        p_value=p_value,
-        effect_p_value=displacement.p_value(settings.minimum_effect),
-        interval=displacement.interval(level),
-        measures={"displacement": Effect(displacement.effect, displacement.interval(level)), **measures},
+        effect=found.displacement.effect,
+        interval=found.displacement.interval(level),
+        p_value=found.p_value,
+        effect_p_value=found.displacement.p_value(settings.minimum_effect),
+        measures=found.measures,
     )
+    return described, found
 
 
-Compared = tuple[Displacement, float, dict[str, Effect]]
-
-
-def _compare_numbers(
-    reference: ContinuousProfile, current: ContinuousProfile, level: float, generator: np.random.Generator
-) -> Compared:
-    values, first, second, exact = align(reference.sketch, current.sketch)
-    p_value = kolmogorov_p_value(first, second, exact_grid=exact, level=level, generator=generator)
-    distance = kolmogorov_distance(first, second)
-    labels = quantile_groups(first + second, BINS)
-    few, few_second = group_counts(first, labels), group_counts(second, labels)
-    measures = {
-        "kolmogorov_smirnov": Effect(distance, (distance, distance), p_value),
-        "wasserstein": wasserstein_distance(values, first, second),
-        "population_stability_index": population_stability_index(few, few_second),
-        "jensen_shannon": jensen_shannon_distance(few, few_second),
-    }
-    return rank_displacement(first, second), p_value, measures
-
-
-def _compare_categories(
-    reference: CategoricalProfile, current: CategoricalProfile, level: float, generator: np.random.Generator
-) -> Compared:
-    if reference.hashed or current.hashed:
-        reference, current = reference.as_hashed(), current.as_hashed()
-    names = sorted({*reference.counts, *current.counts})
-    first, second = (
-        np.array([side.counts.get(name, 0) for name in names], dtype=np.int64) for side in (reference, current)
-    )
-    tested = chi_square(first, second, level=level, generator=generator)
-    few, few_second, _ = pool_rare(first, second)
-    measures = {
-        "chi_square": Effect(tested.statistic, (tested.statistic, tested.statistic), tested.p_value),
-        "population_stability_index": population_stability_index(few, few_second),
-        "jensen_shannon": jensen_shannon_distance(few, few_second),
-    }
-    return category_displacement(few, few_second), tested.p_value, measures
-
-
-def _judge(features: list[FeatureDrift], settings: DriftSettings) -> list[FeatureDrift]:
-    enough = [feature for feature in features if feature.enough]
+def _judge(
+    compared: Sequence[tuple[FeatureDrift, ColumnComparison | None]], settings: DriftSettings
+) -> list[FeatureDrift]:
+    """Both adjustments over the features that have rows enough; intervals at the level that their ranks leave."""
     level = settings.false_discovery_rate
-    q_values = _benjamini_hochberg([feature.p_value for feature in enough])
-    effect_q_values = _benjamini_hochberg([feature.effect_p_value for feature in enough])
-    judged = [
-        replace(feature, q_value=q, effect_q_value=effect_q, drifted=bool(q <= level and effect_q <= level))
-        for feature, q, effect_q in zip(enough, q_values, effect_q_values, strict=True)
-    ]
-    judged += [feature for feature in features if not feature.enough]
-    return sorted(
-        judged, key=lambda f: (not f.drifted, not f.enough, -(f.effect if f.effect == f.effect else 0), f.label)
-    )
+    enough = [(feature, found.displacement) for feature, found in compared if feature.enough and found is not None]
+    judged = [feature for feature, _ in compared if not feature.enough]
+    if enough:
+        q_values = benjamini_hochberg([feature.p_value for feature, _ in enough])
+        effect_q_values = benjamini_hochberg([feature.effect_p_value for feature, _ in enough])
+        # Benjamini and Yekutieli 2005, false coverage rate: R selected of K get intervals at level R / K.
+        selected = max(1, int((effect_q_values <= level).sum()))
+        for (feature, displacement), q, effect_q in zip(enough, q_values, effect_q_values, strict=True):
+            judged.append(
+                replace(
+                    feature,
+                    q_value=float(q),
+                    effect_q_value=float(effect_q),
+                    interval=displacement.interval(level * selected / len(enough)),
+                    drifted=bool(q <= level and effect_q <= level),
+                )
+            )
+    return sorted(judged, key=_rank)
 
 
-def _benjamini_hochberg(p_values: list[float]) -> NDArray[np.float64]:
-    """Smallest false discovery rate at which each would be named. Source: Benjamini and Hochberg 1995."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(-p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled))
-    return adjusted
-
-
-def _verdict(features: list[FeatureDrift], settings: DriftSettings) -> Verdict:
-    checks = [_check(feature, settings) for feature in features]
-    drifted = [feature.label for feature in features if feature.drifted]
-    judged = sum(feature.enough for feature in features)
-    if drifted:
-        shown = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5} more" if len(drifted) > 5 else "")
-        return Verdict(
-            gate="drift",
-            outcome=Outcome.FAIL,
-            checks=tuple(checks),
-            summary=f"drift in {len(drifted)} of {judged} features: {shown}",
-        )
-    if not judged:
-        rows = min((min(f.reference_rows, f.current_rows) for f in features), default=0)
-        return Verdict(
-            gate="drift",
-            outcome=Outcome.INCONCLUSIVE,
-            checks=tuple(checks),
-            summary=f"not enough rows to say: {rows} of the {settings.minimum_rows} needed",
-        )
-    return Verdict(
-        gate="drift",
-        outcome=Outcome.PASS,
-        checks=tuple(checks),
-        summary=f"no drift above {settings.minimum_effect:g} of the rows in {judged} features",
-    )
-
-
-def _check(feature: FeatureDrift, settings: DriftSettings) -> Check:
-    rows = min(feature.reference_rows, feature.current_rows)
-    if not feature.enough:
-        return Check(
-            name=feature.label,
-            outcome=Outcome.INCONCLUSIVE,
-            observed=None if math.isnan(feature.effect) else feature.effect,
-            threshold=settings.minimum_effect,
-            n=rows,
-            severity="warning",
-            message=f"{rows} rows, {settings.minimum_rows} needed",
-        )
-    q_value = max(feature.q_value, feature.effect_q_value)
-    return Check(
-        name=feature.label,
-        outcome=Outcome.FAIL if feature.drifted else Outcome.PASS,
-        observed=feature.effect,
-        interval=feature.interval,
-        threshold=settings.minimum_effect,
-        n=rows,
-        message=f"share of rows that moved; q = {q_value:.2g}",
-    )
+def _rank(feature: FeatureDrift) -> tuple[bool, bool, float, str]:
+    effect = 0.0 if math.isnan(feature.effect) else feature.effect
+    return not feature.drifted, not feature.enough, -effect, feature.label

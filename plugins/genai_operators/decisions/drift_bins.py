@@ -42,6 +42,6 @@ def pool_rare(first: Counts, second: Counts) -> tuple[Counts, Counts, NDArray[np
     labels[order] = np.arange(len(pooled))
     common = int((expected >= SMALLEST_EXPECTED).sum())
     labels = np.minimum(labels, common)
-    if 0 < common and expected[labels == common].sum() < SMALLEST_EXPECTED:
+    if common > 0 and expected[labels == common].sum() < SMALLEST_EXPECTED:
         labels = np.minimum(labels, common - 1)
     return group_counts(first, labels), group_counts(second, labels), labels

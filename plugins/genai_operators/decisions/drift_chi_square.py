@@ -78,7 +78,7 @@ def noncentrality_interval(statistic: float, degrees: int, confidence: float) ->
 
 
 def noncentrality(statistic: float, degrees: int, probability: float) -> float:
-    """The noncentrality at which P(chi-square <= statistic) is ``probability``; 0 when even the central one is below."""
+    """The noncentrality at which P(chi-square <= statistic) is ``probability``; 0 when the central one is below."""
     if degrees < 1 or special.chdtr(degrees, statistic) <= probability:
         return 0.0
     low, high = 0.0, statistic + 10 * math.sqrt(2 * degrees + 4 * statistic) + 50

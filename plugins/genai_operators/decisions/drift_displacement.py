@@ -51,7 +51,7 @@ class Displacement:
 
         The lower bound is above x exactly when ``p_value(x) < level``.
         """
-        noise = self._noise_quantile(level)
+        noise = self.noise(level)
         return max(0.0, self.effect - noise), min(1.0, self.effect + noise)
 
     def _noise_survival(self, size: float) -> float:
@@ -66,7 +66,8 @@ class Displacement:
         excess = max(0.0, size - self.mean_noise) / self.scale
         return min(1.0, cauchy, math.exp(-0.5 * excess * excess))
 
-    def _noise_quantile(self, level: float) -> float:
+    def noise(self, level: float) -> float:
+        """The norm that sampling noise exceeds with probability ``level`` at most."""
         low, high = 0.0, 1.0
         while self._noise_survival(high) >= level:
             high *= 2

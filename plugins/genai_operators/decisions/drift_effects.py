@@ -17,19 +17,33 @@ from genai_operators.decisions.drift_permutation import permutation_p_value, rel
 Counts = NDArray[np.int64]
 
 
+PERMUTED_UP_TO = 2_000
+"""Rows of both samples together up to which the p-value of PSI is permuted."""
+
+DESCRIPTIVE_LEVEL = 0.01
+"""Permutations of a figure that only describes need not resolve less."""
+
+
 @dataclass(frozen=True)
 class Effect:
-    """:param interval: at the confidence asked for. :param p_value: against no difference, where the measure has a test."""
+    """A distance between two samples.
+
+    :param interval: at the confidence asked for; None where the measure has none.
+    :param p_value: against no difference, where the measure has a test.
+    """
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p_value: float | None = None
 
 
-def population_stability_index(first: Counts, second: Counts, *, confidence: float = 0.95) -> Effect:
+def population_stability_index(
+    first: Counts, second: Counts, *, confidence: float = 0.95, generator: np.random.Generator | None = None
+) -> Effect:
     """PSI = sum of (p - q) ln(p / q), each share smoothed by half a row.
 
     :param first: rows of each bin, shape (k,), k <= 20, bins taken from both samples pooled.
+    :param generator: permutes the p-value of small samples; without one it is always the chi-square one.
     :returns: value; interval by inverting the noncentral chi-square; p of PSI / (1/n + 1/m) against chi-square(k - 1).
 
     Source: Yurdakul and Naranjo 2020, "Statistical properties of the population stability index".
@@ -38,24 +52,28 @@ def population_stability_index(first: Counts, second: Counts, *, confidence: flo
     if degrees < 1:
         return Effect(0.0, (0.0, 0.0), 1.0)
     low, high = noncentrality_interval(value / unit, degrees, confidence)
-    return Effect(value, (low * unit, high * unit), float(special.chdtrc(degrees, value / unit)))
+    if generator is None or int(first.sum() + second.sum()) > PERMUTED_UP_TO:
+        p_value = float(special.chdtrc(degrees, value / unit))
+    else:
+        p_value = _permuted_psi(first, second, generator)
+    return Effect(value, (low * unit, high * unit), p_value)
 
 
-def permuted_psi_p_value(first: Counts, second: Counts, *, level: float, generator: np.random.Generator) -> float:
-    """The p-value of PSI for small samples, by relabelling the pooled rows; bins must be pooled ones."""
+def _permuted_psi(first: Counts, second: Counts, generator: np.random.Generator) -> float:
     pooled, n = first + second, int(first.sum())
 
     def draw(count: int) -> NDArray[np.float64]:
         chosen = relabelled_counts(pooled, n, draws=count, generator=generator)
         return _psi_rows(chosen, pooled - chosen)
 
-    return permutation_p_value(_psi(first, second), draw, level=level).p_value
+    return permutation_p_value(_psi(first, second), draw, level=DESCRIPTIVE_LEVEL).p_value
 
 
 def jensen_shannon_distance(first: Counts, second: Counts, *, confidence: float = 0.95) -> Effect:
     """Square root of the Jensen-Shannon divergence in bits, 0..1; counts of pooled bins or categories, shape (k,).
 
-    The interval inverts the noncentral chi-square: 8 ln 2 JSD / (1/n + 1/m) is one to second order (Menéndez et al. 1997).
+    The interval inverts the noncentral chi-square, which 8 ln 2 JSD / (1/n + 1/m) is to second order.
+    Source: Menéndez et al. 1997, "The Jensen-Shannon divergence".
     """
     p, q = first / first.sum(), second / second.sum()
     middle = (p + q) / 2
@@ -75,14 +93,14 @@ def wasserstein_distance(
 
     :param values: ascending grid, shape (k,), with the rows of both samples at each point.
 
-    The interval adds and subtracts the noise that a Brownian bridge over this grid has (triangle inequality): honest, and
-    wide when an outlier stretches the grid.
+    The interval adds and subtracts the noise that a Brownian bridge over this grid has (triangle inequality): honest,
+    and wide when an outlier stretches the grid.
     """
     n, m = int(first.sum()), int(second.sum())
     f, g = np.cumsum(first) / n, np.cumsum(second) / m
     value = float((np.abs(f - g)[:-1] * np.diff(values)).sum())
     variance = _grid_variance(values, first) / n + _grid_variance(values, second) / m
-    noise = Displacement(effect=value, scale=math.sqrt(variance))._noise_quantile((1 - confidence) / 2)
+    noise = Displacement(effect=value, scale=math.sqrt(variance)).noise((1 - confidence) / 2)
     return Effect(value, (max(0.0, value - noise), value + noise))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ENOUGH_EXCEEDANCES = 20
-"""A p-value that so many relabellings exceeded is known to about a fifth of itself; drawing on would not change a verdict."""
+"""A p-value that so many relabellings exceeded is known to a fifth of itself; more would not change a verdict."""
 
 SMALLEST_BATCH = 100
 LARGEST_BATCH = 20_000
@@ -22,7 +22,7 @@ Draw = Callable[[int], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class PermutationResult:
-    """:param p_value: never 0. :param drawn: relabellings used. :param exceeded: of them as extreme as what was seen."""
+    """:param p_value: never 0. :param drawn: relabellings used. :param exceeded: those as extreme as the data."""
 
     p_value: float
     drawn: int

@@ -28,6 +28,7 @@ __all__ = [
     "Kind",
     "Profile",
     "merge",
+    "merge_columns",
     "profile_column",
     "profile_counts",
 ]
@@ -53,7 +54,7 @@ class Profile:
         for name, column in self.columns.items():
             if column.name != name or column.rows != self.rows:
                 raise DataError(
-                    f"profile column {name!r} is of {column.name!r} with {column.rows} rows; the profile has {self.rows}"
+                    f"profile column {name!r} is of {column.name!r} with {column.rows} rows, not {self.rows}"
                 )
 
     @classmethod
@@ -99,8 +100,8 @@ class Profile:
         profile = cls(columns={column.name: column for column in columns}, rows=int(record["rows"]))
         if record.get("schema") != profile.schema:
             raise DataError(
-                f"the profile's columns do not match its schema digest {record.get('schema')!r}: it was edited or damaged; "
-                "profile the data again"
+                f"the profile's columns do not match its schema digest {record.get('schema')!r}: it was edited or "
+                "damaged; profile the data again"
             )
         return profile
 

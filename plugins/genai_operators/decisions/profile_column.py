@@ -19,8 +19,8 @@ from genai_operators.exceptions import DataError
 Kind = Literal["continuous", "categorical"]
 
 CATEGORIES = 4_096
-"""Distinct categories kept by name. A column with more of them is kept as counts of as many hash buckets instead: nothing
-is cut off as 'other', and the result does not depend on the order in which rows came."""
+"""Distinct categories kept by name. A column with more of them is kept as counts of as many hash buckets instead:
+nothing is cut off as 'other', and the result does not depend on the order in which rows came."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -179,17 +179,7 @@ def column_from_json(record: Mapping[str, Any]) -> ColumnProfile:
     """:raises DataError: a damaged record; the message names the column."""
     name = record.get("name")
     try:
-        common = {"name": str(record["name"]), "rows": int(record["rows"]), "missing": int(record["missing"])}
-        if record["kind"] == "categorical":
-            counts = {str(category): int(count) for category, count in record["counts"].items()}
-            column: ColumnProfile = CategoricalProfile(**common, counts=_ordered(counts), hashed=bool(record["hashed"]))
-        else:
-            found = Sketch(
-                unpack_sorted(record["keys"]), unpack(record["counts"]).astype(np.int64), int(record["shift"])
-            )
-            column = ContinuousProfile(
-                **common, sketch=found, mean=float(record["mean"]), squares=float(record["squares"])
-            )
+        column = _categories(record) if record["kind"] == "categorical" else _numbers(record)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"the profile of column {name!r} is damaged ({error!r}); profile the data again") from error
     counted = column.sketch.rows if isinstance(column, ContinuousProfile) else sum(column.counts.values())
@@ -199,6 +189,28 @@ def column_from_json(record: Mapping[str, Any]) -> ColumnProfile:
             "profile the data again"
         )
     return column
+
+
+def _categories(record: Mapping[str, Any]) -> CategoricalProfile:
+    return CategoricalProfile(
+        name=str(record["name"]),
+        rows=int(record["rows"]),
+        missing=int(record["missing"]),
+        counts=_ordered({str(category): int(count) for category, count in record["counts"].items()}),
+        hashed=bool(record["hashed"]),
+    )
+
+
+def _numbers(record: Mapping[str, Any]) -> ContinuousProfile:
+    counts = unpack(record["counts"]).astype(np.int64)
+    return ContinuousProfile(
+        name=str(record["name"]),
+        rows=int(record["rows"]),
+        missing=int(record["missing"]),
+        sketch=Sketch(unpack_sorted(record["keys"]), counts, int(record["shift"])),
+        mean=float(record["mean"]),
+        squares=float(record["squares"]),
+    )
 
 
 def _profile_numbers(name: str, values: Iterable[Any] | NDArray[Any]) -> ContinuousProfile:
@@ -221,7 +233,7 @@ def _profile_numbers(name: str, values: Iterable[Any] | NDArray[Any]) -> Continu
         missing=len(numbers) - len(present),
         sketch=sketch(present),
         mean=mean,
-        squares=float(np.square(present - mean).sum()),
+        squares=float(present.var()) * len(present) if len(present) else 0.0,
     )
 
 

@@ -1,9 +1,10 @@
 """A mergeable histogram of real numbers on the grid of floating-point numbers themselves.
 
-A double maps to an unsigned 64-bit key that sorts as the number does. A sketch keeps the distinct keys and their counts;
-when there are more than ``BUCKETS`` of them it drops low bits of the key, one at a time, until they fit. Because buckets
-nest, the number of bits dropped depends only on the values seen, never on the order or the partition in which they came:
-merging is exact, associative and commutative, and small or tied data (up to ``BUCKETS`` distinct values) stay exact.
+A double maps to an unsigned 64-bit key that sorts as the number does. A sketch keeps the distinct keys and their
+counts; when there are more than ``BUCKETS`` of them it drops low bits of the key, one at a time, until they fit.
+Because buckets nest, the number of bits dropped depends only on the values seen, never on the order or the partition in
+which they came: merging is exact, associative and commutative, and small or tied data (up to ``BUCKETS`` distinct
+values) stay exact.
 
 The grid is fine where doubles are dense, so for a column of one scale the largest bucket holds about 0.2 % of the rows
 (1M standard normals), far away values cost one bucket each, and no range has to be known beforehand.
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 
 BUCKETS = 5_000
 """Most buckets of a sketch; also the number of distinct values up to which it is exact."""
+
+_BLOCK = 1 << 14
+"""Keys looked at in one go: they fit the cache."""
 
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64((1 << 64) - 1)
@@ -53,10 +57,15 @@ class Sketch:
         return _collapse(self.keys, self.counts, shift)
 
 
-def encode(values: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Keys that sort as the numbers do; -0.0 counts as 0.0. Shape kept."""
-    bits = (values + 0.0).view(np.uint64)
-    return np.where(bits & _SIGN, bits ^ _ALL, bits | _SIGN)
+def encode_sorted(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Keys that sort as the numbers do; -0.0 counts as 0.0. Overwrites ``values``, ascending, shape (n,)."""
+    negative = int(np.searchsorted(values, 0.0, side="left"))
+    zeros = int(np.searchsorted(values, 0.0, side="right"))
+    values[negative:zeros] = 0.0
+    keys = values.view(np.uint64)
+    keys[:negative] ^= _ALL
+    keys[negative:] |= _SIGN
+    return keys
 
 
 def decode(keys: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -67,14 +76,15 @@ def decode(keys: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def sketch(values: NDArray[np.float64]) -> Sketch:
-    """Sketch finite numbers, shape (n,). One sort; O(n log n) time, O(n) memory.
+    """Sketch finite numbers, shape (n,). One sort; O(n log n) time, one copy of the values.
 
     The caller has removed what is missing and refused infinities.
     """
-    keys = encode(np.sort(values))
-    starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] ^ _ALL)) if len(keys) else np.empty(0, dtype=np.int64)
-    counts = np.diff(starts, append=len(keys)).astype(np.int64)
-    return fit(Sketch(keys[starts], counts, 0))
+    keys = encode_sorted(np.sort(values))
+    shift = _shift_needed(keys)
+    keys >>= np.uint64(shift)
+    starts = _starts(keys)
+    return Sketch(keys[starts] << np.uint64(shift), np.diff(starts, append=len(keys)).astype(np.int64), shift)
 
 
 def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
@@ -87,7 +97,7 @@ def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
 
 
 def align(first: Sketch, second: Sketch) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], bool]:
-    """Both samples on one grid: bucket values, counts of the first, counts of the second (each (k,)), and whether exact."""
+    """Both samples on one grid: bucket values, counts of each side (all of shape (k,)), and whether exact."""
     shift = max(first.shift, second.shift)
     first, second = first.coarsened(shift), second.coarsened(shift)
     keys = np.union1d(first.keys, second.keys)
@@ -100,23 +110,40 @@ def align(first: Sketch, second: Sketch) -> tuple[NDArray[np.float64], NDArray[n
 
 def fit(whole: Sketch) -> Sketch:
     """Drop as few low bits as bring the sketch to ``BUCKETS`` buckets."""
-    if len(whole.keys) <= BUCKETS:
-        return whole
-    widths = _bit_length(whole.keys[1:] ^ whole.keys[:-1])
-    distinct = 1 + np.cumsum(np.bincount(widths, minlength=65)[::-1])[::-1]
-    # Two neighbours stay apart at a shift of s when their keys differ in bit s or above: bit length > s.
-    shift = int(np.flatnonzero(np.append(distinct[1:], 1) <= BUCKETS)[0])
-    return _collapse(whole.keys, whole.counts, max(shift, whole.shift))
+    return _collapse(whole.keys, whole.counts, max(whole.shift, _shift_needed(whole.keys)))
 
 
 def _collapse(keys: NDArray[np.uint64], counts: NDArray[np.int64], shift: int) -> Sketch:
     coarse = keys >> np.uint64(shift)
-    starts = np.flatnonzero(np.diff(coarse, prepend=coarse[:1] ^ _ALL))
+    starts = _starts(coarse)
     return Sketch(coarse[starts] << np.uint64(shift), np.add.reduceat(counts, starts), shift)
 
 
-def _bit_length(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _starts(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Where a run of equal keys begins."""
+    if not len(keys):
+        return np.empty(0, dtype=np.int64)
+    starts: NDArray[np.int64] = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+    return starts
+
+
+def _shift_needed(keys: NDArray[np.uint64]) -> int:
+    """How many low bits of ascending keys must go so that at most ``BUCKETS`` distinct ones are left.
+
+    Two neighbours stay apart at a shift of s while their keys differ in bit s or above.
+    """
+    if len(keys) <= BUCKETS:
+        return 0
+    widths = np.zeros(65, dtype=np.int64)
+    for start in range(0, len(keys) - 1, _BLOCK):
+        block = keys[start : start + _BLOCK + 1]
+        widths += np.bincount(_bit_length(block[1:] ^ block[:-1]), minlength=65)
+    apart = np.cumsum(widths[::-1])[::-1]  # apart[w]: neighbours whose difference has at least w bits
+    return int(np.flatnonzero(apart[1:] + 1 <= BUCKETS)[0]) if apart[64] < BUCKETS else 64
+
+
+def _bit_length(words: NDArray[np.uint64]) -> NDArray[np.int32]:
     """Position of the highest set bit, 1-based; 0 for 0."""
     high, low = (words >> np.uint64(32)).astype(np.float64), (words & np.uint64(0xFFFFFFFF)).astype(np.float64)
-    length: NDArray[np.int64] = np.where(high > 0, 32 + np.frexp(high)[1], np.frexp(low)[1]).astype(np.int64)
+    length: NDArray[np.int32] = np.where(high > 0, 32 + np.frexp(high)[1], np.frexp(low)[1])
     return length

@@ -1,13 +1,25 @@
-"""From a polars frame to a profile: polars sorts and counts, the profile keeps what drift detection needs."""
+"""From a polars frame, or a Parquet file of any size, to a profile."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from pathlib import Path
 
 import polars as pl
 
-from genai_operators.decisions.profile import ColumnProfile, Kind, Profile, profile_column, profile_counts
+from genai_operators.decisions.profile import (
+    ColumnProfile,
+    Kind,
+    Profile,
+    merge_columns,
+    profile_column,
+    profile_counts,
+)
 from genai_operators.exceptions import DataError
+
+SLICE_ROWS = 262_144
+"""Rows of one column in memory at a time while a Parquet file is profiled."""
 
 
 def profile_frame(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> Profile:
@@ -16,17 +28,45 @@ def profile_frame(frame: pl.DataFrame, kinds: Mapping[str, Kind]) -> Profile:
     :param kinds: ``continuous`` or ``categorical`` for each column to be profiled; other columns are left out.
     :raises DataError: a named column is missing from the frame, or cannot be what its kind says.
     """
-    lacking = [name for name in kinds if name not in frame.columns]
-    if lacking:
-        raise DataError(f"the frame has no column {lacking}; it has {frame.columns}")
+    _require_columns(kinds, frame.columns, "the frame")
     return Profile.of([profile_series(frame[name], kind) for name, kind in kinds.items()])
 
 
+def profile_parquet(path: str | Path, kinds: Mapping[str, Kind]) -> Profile:
+    """Profile the named columns of a Parquet file, one column and ``SLICE_ROWS`` rows in memory at a time.
+
+    :raises DataError: a named column is missing from the file, or cannot be what its kind says; or the file is empty.
+    """
+    scan = pl.scan_parquet(path, low_memory=True)
+    _require_columns(kinds, scan.collect_schema().names(), str(path))
+    rows = scan.select(pl.len()).collect().item()
+    if not rows:
+        raise DataError(f"{path} has no row to profile")
+    return Profile.of([_profile_slices(scan, name, kind, rows) for name, kind in kinds.items()])
+
+
 def profile_series(values: pl.Series, kind: Kind) -> ColumnProfile:
-    """Profile one column; nulls and NaN count as missing. :raises DataError: text in a continuous column, infinities."""
+    """Profile one column; nulls and NaN count as missing.
+
+    :raises DataError: text or infinities in a continuous column.
+    """
     if kind == "categorical":
-        counted = values.value_counts()
-        return profile_counts(values.name, dict(zip(counted[values.name].to_list(), counted["count"], strict=True)))
+        counted = values.value_counts(name="rows")
+        return profile_counts(values.name, dict(zip(counted.to_series(0), counted["rows"], strict=True)))
     if not (values.dtype.is_numeric() or values.dtype == pl.Boolean):
         raise DataError(f"column {values.name!r} is continuous but holds {values.dtype}, not numbers")
     return profile_column(values.name, values.cast(pl.Float64).to_numpy(), kind)
+
+
+def _profile_slices(scan: pl.LazyFrame, name: str, kind: Kind, rows: int) -> ColumnProfile:
+    def parts() -> Iterator[ColumnProfile]:
+        for start in range(0, rows, SLICE_ROWS):
+            yield profile_series(scan.select(name).slice(start, SLICE_ROWS).collect()[name], kind)
+
+    return reduce(merge_columns, parts())
+
+
+def _require_columns(kinds: Mapping[str, Kind], columns: list[str], where: str) -> None:
+    lacking = [name for name in kinds if name not in columns]
+    if lacking:
+        raise DataError(f"{where} has no column {lacking}; it has {columns}")
