@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -118,10 +118,14 @@ def verify_directory(directory: Path, manifest: Manifest, *, where: str = "") ->
 class Store:
     """A place of objects, addressed by relative paths with ``/``. Cheap to make; safe to use from threads."""
 
-    def __init__(self, uri: str) -> None:
-        """:param uri: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``; or a local path."""
+    def __init__(self, uri: str, *, backend: Any = None) -> None:
+        """Name a store.
+
+        :param uri: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``; or a local path.
+        :param backend: an obstore store with credentials or an endpoint of its own, instead of what ``uri`` implies.
+        """
         self.uri = (Path(uri).expanduser().resolve().as_uri() if "://" not in uri else uri).rstrip("/")
-        self._backend = _backend(self.uri)
+        self._backend = backend if backend is not None else _backend(self.uri)
 
     @classmethod
     def open(cls, uri: str | Path) -> Store:
@@ -207,7 +211,7 @@ class Store:
             ]
         return sorted(found, key=lambda info: info.path)
 
-    def list_names(self, prefix: str) -> list[str]:
+    def list_names(self, prefix: str) -> Sequence[str]:
         """Names directly below a folder, folders and objects alike, sorted. One level, so cheap in a deep store."""
         import obstore
 

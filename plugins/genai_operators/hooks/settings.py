@@ -71,7 +71,7 @@ def gateway() -> GatewaySettings:
         supervisor=_absolute(extra["supervisor"]),
         directory=_absolute(extra["directory"]),
         workload_python=local_compute().workload_python,
-        store_uri=store_uri(),
+        project_root=project_root(),
     )
 
 

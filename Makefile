@@ -1,0 +1,70 @@
+# The laptop's front door. Everything runs from two virtual environments that `make install` creates.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Python 3.11 to 3.13, the first that is there. `make PYTHON=/path/to/python3.12 ...` names another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+AIRFLOW_ENV := .venv
+WORKLOAD_ENV := .venv-workload
+BIN := $(AIRFLOW_ENV)/bin
+export OMP_NUM_THREADS := 1
+export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
+
+.PHONY: help install environments demo up down status logs check test lint format bench schema clean
+
+help:  ## show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## create both environments (.venv and .venv-workload), in parallel
+	@$(MAKE) --no-print-directory -j2 environments
+
+environments: $(AIRFLOW_ENV)/.installed $(WORKLOAD_ENV)/.installed
+
+$(AIRFLOW_ENV)/.installed: requirements.txt tests/requirements.txt constraints.txt
+	@$(call create_environment,$(AIRFLOW_ENV),-r requirements.txt -r tests/requirements.txt)
+
+$(WORKLOAD_ENV)/.installed: docker/workload/requirements.txt docker/workload/constraints.txt
+	@$(call create_environment,$(WORKLOAD_ENV),-r docker/workload/requirements.txt)
+
+define create_environment
+	if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=..." >&2; exit 1; fi; \
+	echo "creating $(1) with $(PYTHON) (minutes; once)"; \
+	$(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-input $(2) && touch $@
+endef
+
+demo: install  ## the whole loop on this machine: train, serve, drift, retrain, canary, roll back
+	@$(BIN)/python -m embedded demo
+
+up: install  ## start the platform and leave it running; prints URLs and login
+	@$(BIN)/python -m embedded up
+
+down:  ## stop the platform and everything it started
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded down; else echo "nothing was running"; fi
+
+status:  ## say what runs, and where
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded status; else echo "not installed; make install"; fi
+
+logs:  ## follow the logs of every component
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded logs; else echo "not installed; make install"; fi
+
+check: install  ## validate every model file and print what would change
+	@$(BIN)/python -m genai_operators.check
+
+test: install lint  ## every test
+	@$(BIN)/python -m pytest
+
+lint: install  ## ruff, mypy (strict), the layers
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+
+format: install  ## format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: install  ## measure speed, memory and calibration against baselines of the same run
+	@$(BIN)/python -m benchmarks
+
+schema: install  ## write include/schema/model.schema.json anew
+	@$(BIN)/python -m genai_operators.spec.schema
+
+clean: down  ## remove what the platform wrote (.run); the environments stay
+	rm -rf .run

@@ -1,0 +1,183 @@
+"""Start, stop and inspect the embedded platform. Each command is harmless when run twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xmlrpc.client import Fault, ServerProxy
+
+from embedded.configuration import ADMIN, PASSWORD_BYTES, create_schemas, environment, write_airflow, write_supervisor
+from embedded.layout import ROOT, Layout
+from embedded.processes import end_all, of_platform
+from genai_operators.exceptions import ConfigurationError, GenaiError
+
+#: MLflow's cold start was seen to take 46 s on a loaded machine, Airflow's API server 30 s.
+READY_TIMEOUT_S = 240.0
+POLL_INTERVAL_S = 0.25
+HTTP_TIMEOUT_S = 5.0
+
+Say = Callable[[str], None]
+
+
+class PlatformError(GenaiError):
+    """A component of the embedded platform does not come up; its log's last lines are in the message."""
+
+    retry_helps = True
+
+
+def up(directory: Path, *, say: Say = print) -> Layout:
+    """Start the platform in ``directory`` and return once every component answers. Running already: nothing changes."""
+    layout = Layout.at(directory)
+    if layout.ports and supervisor_answers(layout):
+        wait_until_ready(layout, say=say)
+        return layout
+    if not layout.workload_python.exists():
+        raise ConfigurationError("the workload environment .venv-workload is missing; run `make install`")
+    end_all(layout.directory)
+    layout = layout.prepared()
+    create_schemas()
+    write_airflow(layout)
+    write_supervisor(layout)
+    say("migrating Airflow's database and applying airflow_settings.yaml")
+    _run_logged(layout, "migrate", [_tool("airflow"), "db", "migrate"])
+    _run_logged(
+        layout, "settings", [sys.executable, "-m", "genai_operators.settings_file", "apply", *_settings(layout)]
+    )
+    _run_logged(layout, "supervisord", [_tool("supervisord"), "-c", str(layout.supervisor_configuration)])
+    wait_until_ready(layout, say=say)
+    return layout
+
+
+def down(directory: Path) -> int:
+    """Stop every process of the platform. Returns how many there were; training that runs keeps its checkpoint."""
+    layout = Layout.at(directory)
+    if layout.ports and supervisor_answers(layout):
+        with supervisor(layout) as server:
+            server.supervisor.shutdown()
+    return end_all(layout.directory)
+
+
+def wait_until_ready(layout: Layout, *, say: Say = print) -> None:
+    """Wait for every component's own health endpoint.
+
+    :raises PlatformError: naming the component that is not up in time or died, with its last lines.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    for name, url in health_urls(layout).items():
+        say(f"waiting for {name}")
+        while not answers(url):
+            _raise_if_dead(layout)
+            if time.monotonic() > deadline:
+                raise PlatformError(f"{name} did not answer within {READY_TIMEOUT_S:.0f} s\n{tail(layout, name)}")
+            time.sleep(POLL_INTERVAL_S)
+
+
+def health_urls(layout: Layout) -> dict[str, str]:
+    """Program name -> URL that answers 200 when it works."""
+    return {
+        "mlflow": f"{layout.mlflow_url}/health",
+        "envoy": f"{layout.gateway_admin_url}/ready",
+        "api-server": f"{layout.airflow_url}/api/v2/monitor/health",
+    }
+
+
+def status(directory: Path) -> list[tuple[str, str, str]]:
+    """One row a component: name, state, what the supervisor says of it. Empty when the platform is down."""
+    layout = Layout.at(directory)
+    if not layout.ports or not supervisor_answers(layout):
+        return []
+    with supervisor(layout) as server:
+        rows = server.supervisor.getAllProcessInfo()
+    listed = [(str(row["name"]), str(row["statename"]), str(row["description"])) for row in rows]  # type: ignore[index, union-attr]
+    workloads = [p for p in of_platform(layout.directory) if "genai_operators.workloads.main" in " ".join(p.cmdline())]
+    return [*listed, *(("workload", "RUNNING", f"pid {process.pid}") for process in workloads)]
+
+
+def credentials(layout: Layout) -> tuple[str, str]:
+    """User name and password of Airflow's UI and API."""
+    return ADMIN, layout.secret("airflow_password", size=PASSWORD_BYTES)
+
+
+def log_files(directory: Path) -> list[Path]:
+    """The log files of the components, newest last."""
+    return sorted((directory / "logs").glob("*.log"), key=lambda path: path.stat().st_mtime)
+
+
+def tail(layout: Layout, name: str, *, lines: int = 15) -> str:
+    """The last lines of a component's log."""
+    path = layout.logs / f"{name}.log"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else f"(no {path})"
+
+
+def answers(url: str) -> bool:
+    """Whether a URL answers with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response:  # noqa: S310  our own loopback URL
+            return bool(response.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+@contextmanager
+def supervisor(layout: Layout) -> Iterator[ServerProxy]:
+    """The supervisor's XML-RPC interface, over its unix socket."""
+    from supervisor.xmlrpc import SupervisorTransport
+
+    transport = SupervisorTransport(None, None, f"unix://{layout.supervisor_socket}")
+    try:
+        yield ServerProxy("http://supervisor", transport=transport)
+    finally:
+        transport.close()
+
+
+def supervisor_answers(layout: Layout) -> bool:
+    """Whether the platform's supervisor runs."""
+    try:
+        with supervisor(layout) as server:
+            server.supervisor.getState()
+    except (OSError, Fault):
+        return False
+    return True
+
+
+def _raise_if_dead(layout: Layout) -> None:
+    with supervisor(layout) as server:
+        rows = server.supervisor.getAllProcessInfo()
+    for row in rows:  # type: ignore[union-attr]
+        if row["statename"] == "FATAL":  # type: ignore[index, call-overload]
+            name = str(row["name"])  # type: ignore[index, call-overload]
+            raise PlatformError(f"{name} does not stay up; its last lines:\n{tail(layout, name)}")
+
+
+def _settings(layout: Layout) -> list[str]:
+    values = {
+        "genai_store.extra.uri": layout.store.as_uri(),
+        "genai_mlflow.port": str(layout.ports["mlflow"]),
+        "genai_gateway.extra.gateway_url": layout.gateway_url,
+        "genai_gateway.extra.admin_url": layout.gateway_admin_url,
+        "genai_gateway.extra.supervisor": str(layout.supervisor_socket),
+        "genai_gateway.extra.directory": str(layout.serving),
+        "genai_signing.extra.private_key": str(layout.keys / "signing.pem"),
+        "genai_signing.extra.trusted_keys": str(layout.keys / "trusted"),
+    }
+    changes = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    return [str(ROOT / "airflow_settings.yaml"), *changes]
+
+
+def _run_logged(layout: Layout, name: str, command: list[str]) -> None:
+    with (layout.logs / f"{name}.log").open("ab") as log:
+        finished = subprocess.run(command, cwd=ROOT, env=environment(layout), stdout=log, stderr=log, check=False)
+    if finished.returncode != 0:
+        raise PlatformError(
+            f"{' '.join(command[:3])} failed with exit code {finished.returncode}\n{tail(layout, name)}"
+        )
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
