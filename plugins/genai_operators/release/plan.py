@@ -1,0 +1,209 @@
+"""The plan of a release: everything that its verdict depends on, written once at its start and never changed.
+
+``releases/<model>/<id>/plan.json``. Edits of a model file, a new champion elsewhere or an upgrade of this code do not reach
+a release that is under way: it goes on with what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from genai_operators.compute.owners import Owner
+from genai_operators.exceptions import ObjectNotFound
+from genai_operators.serving.contract import Deployment, OutputKind, ServeOptions
+from genai_operators.store import Store, canonical_json, sha256_bytes
+
+if TYPE_CHECKING:
+    from genai_operators.decisions.sequential import Plan as SequentialPlan
+
+PLAN_VERSION = 1
+RELEASE_ID_LENGTH = 16
+
+ERRORS = "errors"
+INVALID_OUTPUT = "invalid_output"
+NEGATIVE_FEEDBACK = "negative_feedback"
+SLOW_FIRST_TOKEN = "slow_first_token"
+GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN)
+
+
+class OnDeadline(StrEnum):
+    """What happens to a canary that proved neither harm nor health in time.
+
+    ``HOLD``: it goes on at its present share; harm still rolls it back, proved health still promotes it.
+    ``ASK``: it goes to 0 % and a person decides. ``ROLL_BACK``: the champion stays.
+    """
+
+    HOLD = "hold"
+    ASK = "ask"
+    ROLL_BACK = "roll_back"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Step(_Frozen):
+    """A share of the traffic, and the least time and count on it."""
+
+    percent: float = Field(gt=0, le=100)
+    minimum_soak_s: float = Field(ge=0)
+    minimum_requests: int = Field(ge=0)
+
+
+class GuardrailPlan(_Frozen):
+    """One kind of bad outcome; see :class:`genai_operators.decisions.sequential.Guardrail` for the meaning.
+
+    :param limit_ms: for ``slow_first_token``: a first token later than this is bad. Fixed before the release.
+    """
+
+    name: str
+    alpha_weight: float = 1.0
+    harm_ratio: float = 1.0
+    margin: float = 2.0
+    ceiling: float | None = None
+    limit_ms: float | None = None
+
+
+class Baseline(_Frozen):
+    """What the champion did just before the release: the thresholds and the arithmetic of the plan rest on it.
+
+    :param seconds: length of the window that was looked at; ``requests`` in it.
+    :param longest_ms: the longest request; later arrivals than that are final.
+    :param bad: share of bad requests by guardrail, where it could be told.
+    """
+
+    requests: int = 0
+    seconds: float = 0.0
+    first_token_p50_ms: float | None = None
+    first_token_p95_ms: float | None = None
+    longest_ms: float | None = None
+    bad: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def per_second(self) -> float:
+        """Requests per second."""
+        return self.requests / self.seconds if self.seconds > 0 else 0.0
+
+
+class ReleasePlan(_Frozen):
+    """A candidate, who it is compared with, and by which rules.
+
+    :param release: the release's id, see :func:`release_id`.
+    :param champion: ``None`` for the first deployment of a model: then there is nothing to compare with and no canary.
+    :param ledger_epoch: epoch of the ledger when the plan was made; the promotion is written as the next one or not at all.
+    :param since: position in the traffic from which on the release observes.
+    :param settle_s: a request is judged this long after it arrived at the earliest: by then slower ones have ended too.
+    :param ready_timeout_s: longest wait for a server.
+    :param blast_requests, blast_users: most requests and users the candidate may meet; ``None``: no limit.
+    :param serve: :class:`~genai_operators.serving.contract.ServeOptions` as JSON.
+    :param evidence: references for the ledger: ``model`` (URI), ``evaluation``, ``dataset``, ...
+    :param notes: what a reader of the report should know, e.g. a guardrail that could not be set up.
+    """
+
+    version: int = PLAN_VERSION
+    release: str
+    model: str
+    owner: Owner
+    created_at: float
+    candidate: Deployment
+    champion: Deployment | None
+    ledger_epoch: int
+    since: int
+    steps: tuple[Step, ...]
+    guardrails: tuple[GuardrailPlan, ...]
+    alpha: float = 0.05
+    beta: float = 0.05
+    deadline_s: float
+    on_deadline: OnDeadline = OnDeadline.ROLL_BACK
+    blast_requests: int | None = None
+    blast_users: int | None = None
+    settle_s: float = 10.0
+    ready_timeout_s: float = 300.0
+    baseline: Baseline = Baseline()
+    serve: dict[str, Any] = Field(default_factory=dict)
+    evidence: dict[str, str] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """Where everything about this release is stored."""
+        return release_directory(self.model, self.release)
+
+    @property
+    def actor(self) -> str:
+        """Who stands in the ledger."""
+        return f"{self.owner.dag_id}/{self.owner.run_id}/{self.owner.task_id}"
+
+    def guardrail(self, name: str) -> GuardrailPlan | None:
+        """The guardrail of a name, if it is part of this release."""
+        return next((guardrail for guardrail in self.guardrails if guardrail.name == name), None)
+
+    def freeze(self, store: Store) -> ReleasePlan:
+        """Write the plan unless the release has one; what stands in the store is returned and counts."""
+        store.create_json(f"{self.directory}/plan.json", self.model_dump(mode="json"))
+        return type(self).load(store, self.model, self.release)
+
+    @classmethod
+    def load(cls, store: Store, model: str, release: str) -> Self:
+        """:raises ObjectNotFound: when there is no such release."""
+        return cls.model_validate(store.get_json(f"{release_directory(model, release)}/plan.json"))
+
+    @classmethod
+    def find(cls, store: Store, model: str, release: str) -> Self | None:
+        """Like :meth:`load`, ``None`` when there is no such release."""
+        try:
+            return cls.load(store, model, release)
+        except ObjectNotFound:
+            return None
+
+
+def release_directory(model: str, release: str) -> str:
+    """``releases/<model>/<id>``."""
+    return f"releases/{model}/{release}"
+
+
+def release_id(owner: Owner, candidate: Deployment) -> str:
+    """The release of a task run for a candidate: a retry finds its own again, the next run makes a new one."""
+    key = {"owner": owner.to_json(), "version": candidate.version, "digest": candidate.digest}
+    return sha256_bytes(canonical_json({**key, "runtime": candidate.runtime}))[:RELEASE_ID_LENGTH]
+
+
+def serve_options_to_json(options: ServeOptions) -> dict[str, Any]:
+    """Plain JSON types of :class:`ServeOptions`."""
+    record = asdict(options)
+    return {**record, "runtimes": {name: list(command) for name, command in options.runtimes.items()}}
+
+
+def serve_options_from_json(record: Mapping[str, Any]) -> ServeOptions:
+    """Inverse of :func:`serve_options_to_json`; missing fields have their defaults."""
+    known = dict(record)
+    known["runtimes"] = {name: tuple(command) for name, command in known.get("runtimes", {}).items()}
+    known["output"] = OutputKind(known.get("output", OutputKind.TEXT))
+    return ServeOptions(**known)
+
+
+def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
+    """The statistical questions: one about requests, one about feedback, which arrives long after its request.
+
+    The two share ``alpha`` by weight (a union bound), so together they raise a false alarm with at most ``alpha``.
+    """
+    from genai_operators.decisions.sequential import Guardrail, Plan
+
+    total = sum(guardrail.alpha_weight for guardrail in plan.guardrails)
+    plans = {}
+    for name, late in (("requests", False), ("feedback", True)):
+        chosen = [g for g in plan.guardrails if (g.name == NEGATIVE_FEEDBACK) == late]
+        if chosen:
+            share = sum(guardrail.alpha_weight for guardrail in chosen) / total
+            plans[name] = Plan(
+                guardrails=tuple(Guardrail(**g.model_dump(exclude={"limit_ms"})) for g in chosen),
+                alpha=plan.alpha * share,
+                beta=plan.beta,
+                minimum_soak_s=sum(step.minimum_soak_s for step in plan.steps),
+            )
+    return plans
