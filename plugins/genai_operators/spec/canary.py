@@ -63,10 +63,16 @@ class Guardrails(Section):
 
     errors: Guardrail | None = Field(default=Guardrail(), description="Failed, retried or timed-out requests.")
     invalid_output: Guardrail | None = Field(
-        default=Guardrail(), description="Answers that do not parse; applies to `data.output: json`."
+        default=Guardrail(), description="Answers that are no JSON object (`output: json`) or empty."
     )
     negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
     slow_first_token: SlowFirstToken | None = Field(default=None, description="Requests whose first token came late.")
+
+    @property
+    def active(self) -> dict[str, Guardrail]:
+        """Those that are on, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: guardrail for name, guardrail in named.items() if guardrail is not None}
 
 
 class BlastRadius(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import string
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from genai_operators.spec.quantities import Fraction
 from genai_operators.spec.section import Section
@@ -31,6 +32,19 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _check_template(value: str) -> str:
+    try:
+        fields = [field for field in string.Formatter().parse(value) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}; write a literal brace twice") from error
+    if any(not name or format_spec or conversion for _, name, format_spec, conversion in fields):
+        raise ValueError("only {column} may stand in braces; write a literal brace twice")
+    if not fields:
+        raise ValueError("names no {column}, so every row would be the same")
+    return value
+
+
+RowTemplate = Annotated[str, AfterValidator(_check_template)]
 FileNames = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     Field(min_length=1),
@@ -50,8 +64,10 @@ class Data(Section):
     )
     holdout: Fraction = Field(default=0.1, description="Share of `train` held out where `evaluation` is absent.")
     format: DataFormat = Field(default=DataFormat.AUTO, description="File format; `auto` goes by the file's ending.")
-    prompt: str = Field(default="{text}", description="A row's user message; {column} stands for a column's value.")
-    answer: str = Field(
+    prompt: RowTemplate = Field(
+        default="{text}", description="A row's user message; {column} stands for a column's value."
+    )
+    answer: RowTemplate = Field(
         default="{category}", description="The wished answer of a row; {column} stands for a column's value."
     )
     system: str | None = Field(default=None, description="A system message before every prompt.")

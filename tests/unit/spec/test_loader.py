@@ -59,6 +59,15 @@ class TestWrongFile:
                 "data: {train: x}\ntrain:\n  timeout: 90\n",
                 "bot.yaml:3:12: train.timeout: 90 is not valid: write a number",
             ),
+            (
+                "data: {train: x, prompt: '{a!r}'}\n",
+                "bot.yaml:1:26: data.prompt: '{a!r}' is not valid: only {column} may stand",
+            ),
+            (
+                "data: {train: x, answer: '{a'}\n",
+                "data.answer: '{a' is not valid: expected '}' before end of string; write",
+            ),
+            ("data: {train: x, answer: fine}\n", "data.answer: 'fine' is not valid: names no {column}"),
             ("owner: me\n", "bot.yaml:1:1: data is missing; which rows teach the model"),
             ("data: {}\n", "bot.yaml:1:7: data.train is missing"),
             ("data:\n", "bot.yaml:1:6: data: nothing (null) is not a mapping"),

@@ -1,0 +1,181 @@
+"""The first task of a retraining: decide what this run does, say it, and on a dry run stop there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.skipmixin import SkipMixin
+
+from genai_operators.exceptions import ConfigurationError
+from genai_operators.spec.evaluate import NewDataRule
+from genai_operators.spec.model import ModelSpec
+from genai_operators.store import Store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from genai_operators.release.ledger import LedgerEntry
+
+#: The form's word for "no choice of my own".
+AS_THE_FILE_SAYS = "as the model file says"
+
+
+class Cause(StrEnum):
+    """Why a run began."""
+
+    DRIFT = "drift"
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+
+
+class PlanRetrainingOperator(BaseOperator, SkipMixin):
+    """Decide what a retraining does, write it to the log, and skip everything downstream on a dry run.
+
+    What it decides is returned, so that every later task of the run sees the same, whatever the ledger says by then:
+    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. ::
+
+        plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, dry_run="{{ params.dry_run }}")
+        FineTuneOperator(task_id="fine_tune", recipe="{{ ti.xcom_pull(task_ids='plan')['recipe'] }}", ...)
+
+    :param model: the model's public name.
+    :param spec: its model file.
+    :param dry_run: print and stop; nothing is started, nothing is written. Templated.
+    :param recipe: instead of the model file's. Templated.
+    :param seed: instead of the model file's. Templated.
+    :param rule_on_new: what the candidate owes on new rows; ``auto`` is decided here: superior after drift. Templated.
+    :param runtime: server of the release, instead of the model file's. Templated.
+    :param extra_data: path or URI of more training rows. Templated.
+    :param reuse: whether earlier results of the same inputs are used again; for the text only. Templated.
+    :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
+    """
+
+    template_fields: Sequence[str] = (
+        "dry_run",
+        "recipe",
+        "seed",
+        "rule_on_new",
+        "runtime",
+        "extra_data",
+        "reuse",
+        "store",
+    )
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        spec: ModelSpec,
+        dry_run: bool | str = False,
+        recipe: str = AS_THE_FILE_SAYS,
+        seed: int | str | None = None,
+        rule_on_new: str = NewDataRule.AUTO.value,
+        runtime: str | None = None,
+        extra_data: str | None = None,
+        reuse: bool | str = True,
+        store: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.spec = spec
+        self.dry_run = dry_run
+        self.recipe = recipe
+        self.seed = seed
+        self.rule_on_new = rule_on_new
+        self.runtime = runtime
+        self.extra_data = extra_data
+        self.reuse = reuse
+        self.store = store
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Decide, say it, and skip the rest on a dry run.
+
+        :raises SpecError: the chosen recipe does not exist or is wrong.
+        :raises ConfigurationError: the chosen runtime does not exist.
+        """
+        from genai_operators.hooks import settings
+        from genai_operators.release.last_plan import write_last_plan
+        from genai_operators.release.ledger import Ledger
+        from genai_operators.spec.loader import read_recipe
+
+        store = Store.open(self.store or settings.store_uri())
+        champion = Ledger(store, self.model).champion()
+        decided = self._decide(context, champion)
+        recipe = read_recipe(decided["recipe"], root=settings.project_root())
+        for line in self._lines(store, decided, base_model=recipe.base_model):
+            self.log.info("%s", line)
+        if decided["dry_run"]:
+            self.log.info("dry run: nothing is started")
+            self.skip(ti=context["ti"], tasks=context["task"].get_flat_relatives(upstream=False))
+        else:
+            write_last_plan(store, self.model, spec=self.spec.to_json(), run=context["run_id"])
+        return decided
+
+    def _decide(self, context: Context, champion: LedgerEntry | None) -> dict[str, Any]:
+        cause = cause_of(context)
+        refresh = champion is not None and self.spec.train.refresh is not None
+        recipe = self.recipe
+        if recipe == AS_THE_FILE_SAYS:
+            recipe = str(self.spec.train.refresh) if refresh else self.spec.train.recipe
+        rule = NewDataRule(self.rule_on_new)
+        if rule is NewDataRule.AUTO:
+            rule = NewDataRule.SUPERIOR if cause is Cause.DRIFT else NewDataRule.NON_INFERIOR
+        runtime = self.runtime or self.spec.serve.runtime
+        if runtime not in self.spec.serve.runtime_names:
+            known = ", ".join(self.spec.serve.runtime_names)
+            raise ConfigurationError(
+                f"{self.model}: no runtime {runtime!r}; serve.runtimes of the model file has {known}"
+            )
+        return {
+            "model": self.model,
+            "cause": cause.value,
+            "champion": champion.version if champion else None,
+            "recipe": recipe,
+            "refresh": refresh and recipe == self.spec.train.refresh,
+            "seed": self.spec.train.seed if self.seed in (None, "", "None") else int(str(self.seed)),
+            "rule_on_new": rule.value,
+            "runtime": runtime,
+            "dry_run": is_true(self.dry_run),
+        }
+
+    def _lines(self, store: Store, decided: dict[str, Any], *, base_model: str) -> list[str]:
+        from genai_operators.operators.earlier_runs import describe, earlier_duration
+        from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
+
+        spec, champion = self.spec, decided["champion"]
+        against = f"champion v{champion}" if champion else "no champion"
+        start = f"from champion v{champion}" if decided["refresh"] else f"from {base_model}"
+        data = [*spec.data.train, *([self.extra_data] if self.extra_data not in (None, "", "None") else [])]
+        rows = [
+            ("validate", ", ".join(data), f"suite {spec.data.suite}, feedback {'on' if spec.data.feedback else 'off'}"),
+            ("fine_tune", "the validated rows", f"recipe {decided['recipe']}, seed {decided['seed']}, {start}"),
+            ("evaluate", "the held-out rows", f"against {against}, new rows: {decided['rule_on_new']}"),
+        ]
+        reuse = "used again where inputs are unchanged" if is_true(self.reuse) else "not used again"
+        table = render_table(
+            ("workload", "inputs", "parameters", "takes"),
+            [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows],
+        )
+        traffic = recent_traffic(store, self.model) if champion else None
+        return [
+            f"plan of {self.model}: {decided['cause']} run, {against}",
+            *table,
+            f"earlier results are {reuse}; workloads run on {spec.compute.target}",
+            f"release by runtime {decided['runtime']}:",
+            *(f"  {line}" for line in canary_lines(spec.canary, traffic=traffic, has_champion=champion is not None)),
+        ]
+
+
+def cause_of(context: Context) -> Cause:
+    """Whether drift, the schedule or a person began this run."""
+    run_type = context["dag_run"].run_type
+    causes = {"asset_triggered": Cause.DRIFT, "scheduled": Cause.SCHEDULE}
+    return causes.get(getattr(run_type, "value", run_type), Cause.MANUAL)
+
+
+def is_true(value: object) -> bool:
+    """A rendered template is a string."""
+    return str(value).strip().lower() in ("true", "1", "yes")
