@@ -26,7 +26,7 @@ def main() -> None:
     end_all(Path(os.environ[MARKER]), matching=is_idle_orphan)
     airflow = str(Path(sys.executable).parent / "airflow")
     # --skip-serve-logs: the log server would listen on every interface; the UI reads the files of this host instead.
-    os.execv(airflow, [airflow, "scheduler", "--skip-serve-logs"])
+    os.execv(airflow, [airflow, "scheduler", "--skip-serve-logs"])  # noqa: S606  no shell is wanted
 
 
 if __name__ == "__main__":

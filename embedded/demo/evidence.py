@@ -1,0 +1,95 @@
+"""What the outside systems say happened: MLflow, the ledger, the gateway's own statistics, Airflow's API.
+
+Nothing here asks our operators what they did. Each function returns plain records for ``demo.json``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import httpx
+
+from embedded.airflow_api import AirflowApi
+from embedded.layout import Layout
+from genai_operators.release.journal import EventType, Journal, Turns
+from genai_operators.release.ledger import Ledger
+from genai_operators.store import Store
+
+HTTP_TIMEOUT_S = 20.0
+#: Tasks that judge, in the order in which a run meets them.
+GATES = ("validate", "evaluate", "release")
+
+
+def ledger(store: Store, model: str) -> list[dict[str, Any]]:
+    """Every promotion, after its hash chain was followed."""
+    return [
+        {"epoch": e.epoch, "action": str(e.action), "version": e.version, "actor": e.actor, "reason": e.reason}
+        for e in Ledger(store, model).verify()
+    ]
+
+
+def registry(layout: Layout, model: str) -> dict[str, Any]:
+    """MLflow's versions of the model with their tags, and where its alias ``champion`` points."""
+    base = f"{layout.mlflow_url}/api/2.0/mlflow"
+    with httpx.Client(timeout=HTTP_TIMEOUT_S) as client:
+        registered = client.get(f"{base}/registered-models/get", params={"name": model}).raise_for_status().json()
+        found = client.get(f"{base}/model-versions/search", params={"filter": f"name='{model}'"}).raise_for_status()
+    aliases = {a["alias"]: int(a["version"]) for a in registered["registered_model"].get("aliases", [])}
+    versions = {
+        int(v["version"]): {tag["key"]: tag.get("value", "") for tag in v.get("tags", [])}
+        for v in found.json().get("model_versions", [])
+    }
+    return {"champion": aliases.get("champion"), "versions": dict(sorted(versions.items()))}
+
+
+def gateway_requests(layout: Layout) -> dict[str, int]:
+    """Requests that Envoy itself counted, by upstream cluster: one for each deployment that it still knows."""
+    query = {"format": "json", "filter": r"^cluster\..*\.upstream_rq_total$"}
+    with httpx.Client(timeout=HTTP_TIMEOUT_S) as client:
+        stats = client.get(f"{layout.gateway_admin_url}/stats", params=query).raise_for_status().json()["stats"]
+    return {stat["name"].split(".")[1]: int(stat["value"]) for stat in stats if "name" in stat}
+
+
+def requests_by_deployment(store: Store, model: str) -> dict[str, int]:
+    """Requests of the gateway's access log, by the deployment that answered."""
+    from genai_operators.serving.batches import read_batch
+
+    counts: Counter[str] = Counter()
+    number = 0
+    while (records := read_batch(store, model, "facts", number)) is not None:
+        counts.update(str(r["deployment"]) for r in records if r["kind"] == "request" and r.get("deployment"))
+        number += 1
+    return dict(counts)
+
+
+def traffic(store: Store, model: str) -> list[dict[str, Any]]:
+    """When the gateway acknowledged which split, in each release."""
+    rows = []
+    for release in Turns(store, model).all():
+        for event in Journal(store, f"releases/{model}/{release}").after(0):
+            if event.type is EventType.WEIGHT_SET:
+                rows.append({"release": release, "at": event.at, "canary_percent": event.data["percent"]})
+            elif event.type in (EventType.PROMOTED, EventType.ROLLED_BACK):
+                rows.append({"release": release, "at": event.at, "canary_percent": 0.0, "event": str(event.type)})
+    return rows
+
+
+def gates(api: AirflowApi, store: Store, runs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The verdict of every gate of the given runs (DAG, run), with its report."""
+    rows = []
+    for dag, run_id in runs:
+        states = {task["task_id"]: task["state"] for task in api.tasks(dag, run_id)}
+        for task in (t for t in ("check", *GATES) if t in states):
+            reference = api.result(dag, run_id, task) or {}
+            rows.append(
+                {
+                    "dag": dag,
+                    "run": run_id,
+                    "gate": task,
+                    "task_state": states[task],
+                    "verdict": reference.get("verdict") or reference.get("outcome"),
+                    "report": reference.get("report"),
+                }
+            )
+    return rows
