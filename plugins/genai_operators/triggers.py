@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.module_loading import import_string
+from airflow.sdk.module_loading import import_string  # type: ignore[attr-defined]  # re-exported
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from genai_operators.compute.owners import Owner
@@ -48,7 +48,7 @@ class SettleTrigger(BaseTrigger):
         poll_interval: float = 2.0,
         deadline: float | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's base class is untyped
         self.subject_class = subject_class
         self.subject_kwargs = subject_kwargs
         self.owner = owner
@@ -79,7 +79,7 @@ class SettleTrigger(BaseTrigger):
             except GenaiError as error:
                 failing_since = failing_since or time.monotonic()
                 if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
-                    yield TriggerEvent({"status": "failed", "error": type(error).__name__, "message": str(error)})
+                    yield _event({"status": "failed", "error": type(error).__name__, "message": str(error)})
                     return
                 self.log.warning("%s: %s; looking again", type(error).__name__, error)
                 await asyncio.sleep(self.poll_interval)
@@ -87,10 +87,10 @@ class SettleTrigger(BaseTrigger):
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                yield TriggerEvent(poll.settled)
+                yield _event(poll.settled)
                 return
             if self.deadline is not None and time.time() > self.deadline:
-                yield TriggerEvent({"status": STATUS_TIMEOUT})
+                yield _event({"status": STATUS_TIMEOUT})
                 return
             if not getattr(poll, "more", False):
                 await asyncio.sleep(self.poll_interval)
@@ -116,6 +116,10 @@ class SettleTrigger(BaseTrigger):
 
     def _poll(self) -> Poll:
         return self._open().poll()
+
+
+def _event(payload: dict[str, Any]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's class is untyped
 
 
 def task_state(owner: Owner) -> str | None:

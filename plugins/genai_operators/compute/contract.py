@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from genai_operators.decisions.verdict import Verdict
 from genai_operators.exceptions import BadWorkload
@@ -164,7 +164,7 @@ class Backend(Protocol):
     """Where attempts run. It keeps no state: whoever knows the claim can ask."""
 
     #: Short name; stands in the claim, so that anybody can open the backend of a running attempt.
-    target: str
+    target: ClassVar[str]
 
     def launch(self, attempt: Attempt) -> None:
         """Start it and return. Idempotent: however often and by whomever it is called, the attempt begins once."""

@@ -117,7 +117,7 @@ class Guard:
 
     def __init__(self, group: int) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r _; kill -KILL -- "-$0" 2>/dev/null', str(group)],
+            ["/bin/sh", "-c", 'read -r _; kill -s KILL -- "-$0" 2>/dev/null', str(group)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

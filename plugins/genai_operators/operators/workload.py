@@ -60,7 +60,7 @@ class WorkloadOperator(BaseOperator):
 
     :param compute: where it runs: a target's name or ``{"target": ..., settings}``.
     :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
-    :param reuse: ``False`` computes once more for every DAG run, even when nothing changed.
+    :param reuse: ``False`` computes once more for every DAG run, even when nothing changed. Templated.
     :param timeout: how long this try may wait for the workload. Then it is asked to checkpoint and stop, and
         :class:`~genai_operators.exceptions.WorkloadTimeout` is raised; the checkpoints are kept.
     :param phase_timeouts: limits of the phases ``queued``, ``starting`` and ``running`` of each attempt.
@@ -76,7 +76,7 @@ class WorkloadOperator(BaseOperator):
     #: Verdicts that are against it. Silence is: what could not be judged does not pass.
     blocking_outcomes: ClassVar[frozenset[Outcome]] = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
 
-    template_fields: Sequence[str] = ("store",)
+    template_fields: Sequence[str] = ("store", "reuse")
     operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(
@@ -84,7 +84,7 @@ class WorkloadOperator(BaseOperator):
         *,
         compute: str | Mapping[str, Any] = "local",
         store: str | None = None,
-        reuse: bool = True,
+        reuse: bool | str = True,
         timeout: timedelta | None = None,
         phase_timeouts: Mapping[str, timedelta] | None = None,
         poll_interval: float = 2.0,
@@ -124,14 +124,14 @@ class WorkloadOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Reuse, adopt or begin; then wait."""
         workload = self.build_workload(context)
-        if not self.reuse:
+        if str(self.reuse).strip().lower() not in ("true", "1", "yes"):  # a rendered template is a string
             workload = replace(workload, nonce=context["run_id"])
         store, owner = self._open_store(), owner_of(context)
         joined = attempts.join(store, workload, owner)
         if joined.result is not None and not joined.returning:
             self._log_reuse(store, joined.directory, joined.result)
             return self._conclude(context, store, joined.directory, joined.result)
-        arguments = {
+        arguments: dict[str, Any] = {
             "store": store.uri,
             "directory": joined.directory,
             "backend": self._backend(),
@@ -289,8 +289,8 @@ class WorkloadOperator(BaseOperator):
             description["python"] = settings.local_compute().workload_python
         return description
 
-    def _limits(self) -> dict[str, float | int | None]:
-        seconds = {f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()}
+    def _limits(self) -> dict[str, Any]:
+        seconds: dict[str, Any] = {f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()}
         return Limits(**seconds).to_json()
 
     def _log_reuse(self, store: Store, directory: str, result: Result) -> None:

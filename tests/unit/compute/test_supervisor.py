@@ -1,0 +1,219 @@
+"""The supervisor as a process of its own, with small commands in place of a workload."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genai_operators.compute.contract import Attempt
+from genai_operators.compute.process import ProcessIdentity
+from genai_operators.store import Store
+from tests.fakes.workload_run import wait_for
+
+DIRECTORY = "workloads/command/abc"
+
+
+class Supervised:
+    """Starts supervisors of attempt 1 with a Python snippet as the workload."""
+
+    def __init__(self, store: Store, scratch_root: Path, project_root: Path) -> None:
+        self.attempt = Attempt(store=store, directory=DIRECTORY, number=1)
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(project_root / "plugins"),
+            "GENAI_SCRATCH_ROOT": str(scratch_root),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "secret",
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, code: str, *, grace_s: float = 30.0, python: str = sys.executable) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "genai_operators.compute.supervisor", "--store", self.attempt.store.uri]
+        command += ["--directory", DIRECTORY, "--attempt", "1", "--grace", str(grace_s)]
+        self.processes.append(
+            subprocess.Popen([*command, "--", python, "-c", textwrap.dedent(code)], env=self.env, cwd="/")
+        )
+        return self.processes[-1]
+
+    def run(self, code: str, **options: Any) -> int:
+        return self.start(code, **options).wait(timeout=60)
+
+    def record(self, name: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.attempt.store.find_json(self.attempt.path(name))
+        return found
+
+    def log(self) -> list[str]:
+        infos = self.attempt.store.list(self.attempt.path("log"))
+        return [line for info in infos for line in self.attempt.store.get(info.path).decode().splitlines()]
+
+    def wait_for_log(self, text: str) -> None:
+        wait_for(lambda: any(text in line for line in self.log()), what=text)
+
+
+@pytest.fixture
+def supervised(store: Store, tmp_path: Path, project_root: Path) -> Iterator[Supervised]:
+    supervised = Supervised(store, tmp_path / "scratch", project_root)
+    yield supervised
+    for process in supervised.processes:
+        process.kill()
+        process.wait()
+
+
+class TestBeginning:
+    def test_of_many_launches_one_begins(self, supervised: Supervised, tmp_path: Path) -> None:
+        marks = tmp_path / "marks"
+        marks.mkdir()
+        code = f"import os; open({str(marks)!r} + '/' + str(os.getpid()), 'w')"
+        processes = [supervised.start(code) for _ in range(5)]
+        assert [process.wait(timeout=60) for process in processes] == [0] * 5
+        assert len(list(marks.iterdir())) == 1
+
+    def test_the_workload_gets_its_place_and_no_secret_of_airflow(self, supervised: Supervised) -> None:
+        code = """
+            import os
+            for name in ("GENAI_WORKLOAD_URI", "GENAI_ATTEMPT", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+                print(name, os.environ.get(name))
+            print("empty", os.listdir(os.environ["GENAI_SCRATCH"]) == [] and os.getcwd() == os.environ["GENAI_SCRATCH"])
+            import genai_operators.store
+        """
+        assert supervised.run(code) == 0
+        uri = supervised.attempt.store.uri_of(DIRECTORY)
+        assert [line.split(" ", 1)[1] for line in supervised.log()] == [
+            f"GENAI_WORKLOAD_URI {uri}",
+            "GENAI_ATTEMPT 1",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN None",
+            "empty True",
+        ]
+
+    def test_a_command_that_does_not_exist_is_told(self, supervised: Supervised) -> None:
+        supervised.run("", python="/no/such/python")
+        record = supervised.record("exit.json")
+        assert record is not None
+        assert "/no/such/python" in record["message"]
+
+
+class TestRecords:
+    def test_lines_are_numbered_and_none_is_lost(self, supervised: Supervised) -> None:
+        code = """
+            import sys
+            for number in range(25_000):
+                print("line", number)
+            print("::progress " + '{"step": 1, "total": 2}')
+            print("::progress not json")
+            print("x" * 100_000, file=sys.stderr)
+            sys.stdout.write("no end of line")
+        """
+        assert supervised.run(code) == 0
+        lines = supervised.log()
+        assert [int(line.split(" ", 1)[0]) for line in lines] == list(range(1, len(lines) + 1))
+        assert [line.split(" ", 1)[1] for line in lines[:25_000]] == [f"line {number}" for number in range(25_000)]
+        assert sum(line.count("x" * 1000) for line in lines) >= 96
+        assert lines[-1].endswith("no end of line")
+        progress = supervised.attempt.store.get(supervised.attempt.path("progress/000000.jsonl")).decode()
+        assert progress == '{"step": 1, "total": 2}\n'
+
+    def test_success_is_an_exit_record_and_a_last_heartbeat(self, supervised: Supervised) -> None:
+        supervised.run("x = bytearray(50_000_000)")
+        record, heartbeat = supervised.record("exit.json"), supervised.record("heartbeat.json")
+        assert record is not None
+        assert heartbeat is not None
+        assert record["code"] == 0
+        assert record["peak_memory_bytes"] > 50_000_000
+        assert heartbeat["ended"]
+
+    def test_a_failure_says_why(self, supervised: Supervised) -> None:
+        code = """
+            import json, os, sys
+            json.dump({"class": "DataError", "message": "line 7"}, open(os.environ["GENAI_SCRATCH"] + "/error.json", "w"))
+            sys.exit(65)
+        """
+        assert supervised.run(code) == 65
+        record = supervised.record("exit.json")
+        assert record is not None
+        assert (record["code"], record["error"], record["message"]) == (65, "DataError", "line 7")
+
+    def test_a_failure_without_a_reason_shows_its_last_lines(self, supervised: Supervised) -> None:
+        supervised.run("raise RuntimeError('odd')")
+        record = supervised.record("exit.json")
+        assert record is not None
+        assert "RuntimeError: odd" in record["message"]
+
+    @pytest.mark.parametrize("code", ["exit(75)", "import os; os.kill(os.getpid(), 9)"])
+    def test_what_can_be_resumed_has_no_exit_record(self, supervised: Supervised, code: str) -> None:
+        supervised.run(code)
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert heartbeat["ended"]
+        assert supervised.record("exit.json") is None
+
+    def test_scratch_is_removed(self, supervised: Supervised, tmp_path: Path) -> None:
+        supervised.run("open('big', 'w').write('x')")
+        assert list((tmp_path / "scratch").iterdir()) == []
+
+    def test_nothing_that_the_workload_left_behind_lives_on(self, supervised: Supervised, tmp_path: Path) -> None:
+        pid_file = tmp_path / "pid"
+        code = f"""
+            import subprocess, sys
+            process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            open({str(pid_file)!r}, "w").write(str(process.pid))
+        """
+        assert supervised.run(code) == 0
+        pid = int(pid_file.read_text())
+        wait_for(lambda: ProcessIdentity.of(pid).started == "", what="the orphan to be gone")
+
+
+LISTENS = """
+    import signal, sys, time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    print("ready")
+    time.sleep(600)
+"""
+DEAF = LISTENS.replace("lambda *_: sys.exit(75)", "signal.SIG_IGN")
+
+
+class TestStopping:
+    def test_cancel_reaches_the_workload_as_sigterm(self, supervised: Supervised) -> None:
+        process = supervised.start(LISTENS)
+        supervised.wait_for_log("ready")
+        supervised.attempt.store.create_json(supervised.attempt.path("cancel.json"), {})
+        assert process.wait(timeout=60) == 75
+        assert any("cancel.json" in line for line in supervised.log())
+
+    def test_so_does_a_sigterm_from_the_platform(self, supervised: Supervised) -> None:
+        process = supervised.start(LISTENS)
+        supervised.wait_for_log("ready")
+        process.terminate()
+        assert process.wait(timeout=60) == 75
+
+    def test_who_does_not_listen_is_killed_after_the_grace(self, supervised: Supervised) -> None:
+        process = supervised.start(DEAF, grace_s=0.5)
+        supervised.wait_for_log("ready")
+        process.terminate()
+        process.wait(timeout=60)
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert heartbeat["code"] == -signal.SIGKILL
+
+    def test_one_whose_successor_was_claimed_while_it_slept_ends_at_once(self, supervised: Supervised) -> None:
+        process = supervised.start(LISTENS)
+        supervised.wait_for_log("ready")
+        process.send_signal(signal.SIGSTOP)
+        successor = Attempt(store=supervised.attempt.store, directory=DIRECTORY, number=2)
+        successor.store.create_json(successor.path("claim.json"), {})
+        # It looks for a successor only after a gap between heartbeats: 6 s, see SUSPECT_S.
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        wait_for(lambda: time.time() - heartbeat["at"] > 6.5)
+        process.send_signal(signal.SIGCONT)
+        process.wait(timeout=60)
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert heartbeat["code"] == -signal.SIGKILL
