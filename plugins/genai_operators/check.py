@@ -13,9 +13,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +44,7 @@ class Outlook:
     champion: str
     compared_with: str
     changes: tuple[Change, ...] = ()
+    forecast: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
@@ -53,11 +56,10 @@ def check(root: Path, *, store: Store | None, base: str | None, console: Console
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     valid = [model for model in models if model.spec is not None]
-    if valid:
-        _print_outlooks([outlook(model, root=root, store=store, base=base) for model in valid], console)
-    wrong = len(models) - len(valid)
-    verdict = f"{len(valid)} of {len(models)} model files are valid" if wrong else f"{len(valid)} model files are valid"
-    console.print(f"{verdict}; {len(problems)} problems" if problems else verdict, highlight=False)
+    for model in valid:
+        _print_outlook(outlook(model, root=root, store=store, base=base), console)
+    verdict = f"{len(valid)} of {len(models)} model files are valid"
+    console.print(f"{verdict}; problems: {len(problems)}" if problems else verdict, highlight=False)
     return 1 if problems else 0
 
 
@@ -75,15 +77,15 @@ def recipe_problems(root: Path) -> list[str]:
 def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | None) -> Outlook:
     """Compare a model file with the git ref ``base`` if given, else with the plan of its last run in the store."""
     assert model.spec is not None, "callers pass valid files"
-    champion, compared_with, before = "no store", "nothing", None
+    champion, compared_with, before = "unknown without a store", "nothing", None
     if store is not None:
         head = Ledger(store, model.name).champion()
         champion = f"v{head.version}" if head else "none yet"
         before = read_last_plan(store, model.name)
-        compared_with = "its last run" if before else "nothing: it never ran"
+        compared_with = "its last run" if before else "nothing, it never ran"
     if base is not None:
         before = _spec_at(base, root=root, name=model.name)
-        compared_with = base if before else f"nothing: not in {base}"
+        compared_with = base if before else f"nothing, it is not in {base}"
     changes = tuple(changes_between(before, model.spec.to_json())) if before else ()
     return Outlook(
         name=model.name,
@@ -91,6 +93,7 @@ def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | No
         champion=champion,
         compared_with=compared_with,
         changes=changes,
+        forecast=_forecast(model.spec, store, model.name) if store else (),
         notes=tuple(_notes(model.spec, root)),
     )
 
@@ -119,6 +122,21 @@ def _spec_at(ref: str, *, root: Path, name: str) -> dict[str, Any] | None:
         return None
 
 
+def _forecast(spec: ModelSpec, store: Store, name: str) -> tuple[str, ...]:
+    """Whether recent traffic is enough for the canary's question; empty where there was none."""
+    from genai_operators.decisions.planner import duration
+    from genai_operators.operators.outlook import canary_forecast, recent_traffic
+
+    traffic = recent_traffic(store, name)
+    if traffic is None:
+        return ()
+    forecast = canary_forecast(spec.canary, traffic)
+    certified = (
+        f"at {traffic.requests_per_s:.3g} requests/s a good canary takes {duration(forecast.certified_s)} (median)"
+    )
+    return (certified, *(f"warning: {warning}" for warning in forecast.warnings))
+
+
 def _notes(spec: ModelSpec, root: Path) -> list[str]:
     files = [*spec.data.train, *([spec.data.evaluation] if spec.data.evaluation else [])]
     missing = [
@@ -127,36 +145,33 @@ def _notes(spec: ModelSpec, root: Path) -> list[str]:
     return [f"{name} does not exist here; it must when a run starts" for name in missing]
 
 
-def _print_outlooks(outlooks: Sequence[Outlook], console: Console) -> None:
-    table = Table(title="What a retraining would do", show_lines=True, title_justify="left")
-    for heading in ("model", "champion", "training", "canary", "by itself", "changes"):
-        table.add_column(heading, overflow="fold")
-    for item in outlooks:
-        spec = item.spec
-        steps = " -> ".join(f"{step.percent:g} %" for step in spec.canary.steps)
-        soak = format_duration(sum((s.minimum_soak for s in spec.canary.steps[1:]), spec.canary.steps[0].minimum_soak))
-        requests = sum(step.minimum_requests for step in spec.canary.steps)
-        refresh = f"\nthen {spec.train.refresh}" if spec.train.refresh else ""
-        schedule = "\n".join(
-            filter(None, ["retrain on drift", spec.schedule.retrain and f"and at {spec.schedule.retrain}",
-                          spec.schedule.drift and f"drift check {spec.schedule.drift}"])
-        )  # fmt: skip
-        table.add_row(
-            item.name,
-            item.champion,
-            f"{spec.train.recipe}, seed {spec.train.seed}{refresh}\non {', '.join(spec.data.train)}",
-            f"{steps}\nat least {soak} and {requests} requests",
-            schedule,
-            _changes_text(item),
-        )
+def _print_outlook(item: Outlook, console: Console) -> None:
+    spec, canary = item.spec, item.spec.canary
+    soak = format_duration(sum((step.minimum_soak for step in canary.steps), timedelta()))
+    requests = sum(step.minimum_requests for step in canary.steps)
+    steps = " -> ".join(f"{step.percent:g} %" for step in canary.steps)
+    table = Table(title=f"{item.name} (champion: {item.champion})", title_justify="left", box=SIMPLE, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("data", ", ".join(spec.data.train))
+    refresh = f", then {spec.train.refresh} once there is a champion" if spec.train.refresh else ""
+    table.add_row("training", f"{spec.train.recipe}{refresh}; seed {spec.train.seed}")
+    table.add_row("canary", f"{steps} -> 100 %; at least {soak} and {requests} requests of its own")
+    table.add_row("by itself", _schedule(spec))
+    for change in item.changes:
+        table.add_row("changes", f"{change} ({change.effect})")
+    if not item.changes:
+        table.add_row("changes", f"none; compared with {item.compared_with}")
+    for line in item.forecast:
+        table.add_row("forecast", line)
+    for note in item.notes:
+        table.add_row("note", note)
     console.print(table)
 
 
-def _changes_text(item: Outlook) -> str:
-    lines = [f"{change} ({change.effect})" for change in item.changes]
-    if not lines:
-        lines = [item.compared_with if item.compared_with.startswith("nothing") else f"none since {item.compared_with}"]
-    return "\n".join([*lines, *(f"note: {note}" for note in item.notes)])
+def _schedule(spec: ModelSpec) -> str:
+    checks = f"checks for drift ({spec.schedule.drift})" if spec.schedule.drift else "never checks for drift"
+    return f"{checks}, retrains on drift" + (f" and at {spec.schedule.retrain}" if spec.schedule.retrain else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from genai_operators.check import check, configured_store, main
+from genai_operators.release.last_plan import write_last_plan
+from genai_operators.release.ledger import Action, Ledger
+from genai_operators.spec.model import ModelSpec
+from genai_operators.store import Store
+
+MODEL = "data: {train: include/data/rows.csv}\ntrain: {seed: 1}\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for folder in ("models", "recipes", "suites", "data"):
+        (tmp_path / "include" / folder).mkdir(parents=True)
+    (tmp_path / "include/recipes/small.yaml").write_text("max_steps: 10\n")
+    (tmp_path / "include/suites/messages.yaml").write_text("{}\n")
+    (tmp_path / "include/data/rows.csv").write_text("text,category\n")
+    (tmp_path / "include/models/bot.yaml").write_text(MODEL)
+    return tmp_path
+
+
+def run(project: Path, *, store: Store | None = None, base: str | None = None) -> tuple[int, str]:
+    output = StringIO()
+    code = check(project, store=store, base=base, console=Console(file=output, width=200))
+    return code, output.getvalue()
+
+
+class TestPullRequest:
+    def test_valid_files_pass_and_show_what_a_run_would_do(self, project: Path) -> None:
+        code, said = run(project)
+        assert code == 0
+        assert "bot (champion: unknown without a store)" in said
+        assert "small; seed 1" in said
+        assert "5 % -> 25 % -> 50 % -> 100 %" in said
+
+    def test_a_wrong_file_fails_with_its_line_and_the_others_are_still_shown(self, project: Path) -> None:
+        (project / "include/models/wrong.yaml").write_text("data:\n  train: x\n  format: cvs\n")
+        code, said = run(project)
+        assert code == 1
+        assert "include/models/wrong.yaml:3:11: data.format: 'cvs' is not allowed; did you mean 'csv'?" in said
+        assert "bot (champion" in said
+        assert "1 of 2 model files are valid; problems: 1" in said
+
+    def test_a_wrong_recipe_fails_even_if_no_model_uses_it(self, project: Path) -> None:
+        (project / "include/recipes/other.yaml").write_text("methd: lora\n")
+        code, said = run(project)
+        assert code == 1
+        assert "include/recipes/other.yaml:1:1: unknown key 'methd'; did you mean 'method'?" in said
+
+    def test_missing_data_is_a_note_as_it_may_be_made_later(self, project: Path) -> None:
+        (project / "include/data/rows.csv").unlink()
+        code, said = run(project)
+        assert code == 0
+        assert "include/data/rows.csv does not exist here" in said
+
+    def test_the_change_since_the_last_run_is_shown_with_who_feels_it(self, project: Path, tmp_path: Path) -> None:
+        store = Store.open(tmp_path / "store")
+        spec = ModelSpec.model_validate({"data": {"train": "include/data/rows.csv"}})
+        write_last_plan(store, "bot", spec=spec.to_json(), run="scheduled__1")
+        Ledger(store, "bot").append(
+            Action.PROMOTE, 3, "0" * 64, actor="me", reason="test", evidence={}, expected_epoch=0
+        )
+        code, said = run(project, store=store)
+        assert code == 0
+        assert "bot (champion: v3)" in said
+        assert "train.seed: 0 -> 1 (trains and evaluates anew)" in said
+
+    def test_the_change_against_a_git_ref_needs_no_store(self, project: Path) -> None:
+        git = ["git", "-C", str(project), "-c", "user.name=t", "-c", "user.email=t@t"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+            subprocess.run([*git, *command], check=True)
+        (project / "include/models/bot.yaml").write_text(MODEL.replace("seed: 1", "seed: 2"))
+        (project / "include/models/new.yaml").write_text(MODEL)
+        _, said = run(project, base="HEAD")
+        assert "train.seed: 1 -> 2" in said
+        assert "none; compared with nothing, it is not in HEAD" in said
+
+    def test_the_store_is_the_one_of_the_settings_file(self, project: Path) -> None:
+        assert configured_store(project) is None
+        (project / "airflow_settings.yaml").write_text(
+            "airflow: {connections: [{conn_id: genai_store, conn_extra: {uri: .run/store}}]}\n"
+        )
+        assert configured_store(project) is None
+        (project / ".run/store").mkdir(parents=True)
+        store = configured_store(project)
+        assert store is not None
+        assert store.uri == (project / ".run/store").as_uri()
+
+    def test_this_projects_files_pass(self, project_root: Path) -> None:
+        assert main(["--root", str(project_root)]) == 0
