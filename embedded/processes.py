@@ -1,8 +1,8 @@
 """Find and end every process of a platform.
 
 Each carries ``GENAI_PLATFORM=<directory>`` in its environment, which children inherit: also the idle workers that
-Airflow's LocalExecutor leaves behind when its scheduler is killed, and detached training processes. So nothing is missed,
-and nothing of anybody else's is touched.
+Airflow's LocalExecutor leaves behind when its scheduler is killed, and detached training processes. So nothing is
+missed, and nothing of anybody else's is touched.
 """
 
 from __future__ import annotations

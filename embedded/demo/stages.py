@@ -1,4 +1,4 @@
-"""The demo's stages, in order. Each waits for what it promises, and fails with what it saw when that does not happen."""
+"""The stages of the demo, in order. Each waits for what it promises and fails, with what it saw, when it stays away."""
 
 from __future__ import annotations
 
