@@ -73,6 +73,19 @@ class Profile:
         text = "\n".join(f"{name}\t{self.columns[name].kind}" for name in sorted(self.columns))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def digest(self) -> str:
+        """Short digest of everything counted: names a reference."""
+        whole = hashlib.sha256(self.schema.encode())
+        for name in sorted(self.columns):
+            column = self.columns[name]
+            whole.update(f"{column.rows}:{column.missing}".encode())
+            if isinstance(column, ContinuousProfile):
+                whole.update(column.sketch.keys.astype("<u8").tobytes() + column.sketch.counts.astype("<i8").tobytes())
+            else:
+                whole.update(repr(sorted(column.counts.items())).encode())
+        return whole.hexdigest()[:16]
+
     def merge(self, other: Profile) -> Profile:
         """The profile of both samples together; in any order, the same. :raises DataError: other columns or version."""
         require_comparable(self, other, verb="merge")
