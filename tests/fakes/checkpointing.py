@@ -33,13 +33,13 @@ def checkpointing(context: Context) -> WorkloadOutput:
     step, state = _newest(context)
     _witness(context, f"begin attempt={context.attempt} from={step} pid={os.getpid()}")
     while step < steps:
+        _wait(context, last=step + 1 == steps)
         if context.stop_requested():
             _save(context, step, state)
             _witness(context, f"stop attempt={context.attempt} at={step}")
             raise StoppedResumably
         step += 1
         state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
-        _wait(context, last=step == steps)
         context.log(f"line of step {step}")
         context.progress(step=step, total=steps, loss=1 / step)
         if step % every == 0:

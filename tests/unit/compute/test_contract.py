@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_an_attempt_has_a_name_that_suits_a_kubernetes_job(store: Store) -> None
 
 
 class TestResult:
-    RECORD = {
+    RECORD: ClassVar[dict[str, object]] = {
         "version": 1,
         "attempt": 2,
         "verdict": Verdict.of("evaluation", [Check(name="exact", outcome=Outcome.FAIL)]).to_json(),

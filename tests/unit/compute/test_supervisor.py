@@ -132,7 +132,8 @@ class TestRecords:
     def test_a_failure_says_why(self, supervised: Supervised) -> None:
         code = """
             import json, os, sys
-            json.dump({"class": "DataError", "message": "line 7"}, open(os.environ["GENAI_SCRATCH"] + "/error.json", "w"))
+            with open(os.environ["GENAI_SCRATCH"] + "/error.json", "w") as file:
+                json.dump({"class": "DataError", "message": "line 7"}, file)
             sys.exit(65)
         """
         assert supervised.run(code) == 65

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genai_operators.compute import attempts, owners
+from genai_operators.compute.owners import Owner
+from genai_operators.compute.reconcile import reconcile_workloads, running_attempts, stop_all
+from tests.fakes.checkpointing import final_state
+from tests.fakes.workload_run import WorkloadRun, owner, wait_for
+
+StartRun = Callable[..., WorkloadRun]
+
+
+class States:
+    """Airflow's answers."""
+
+    def __init__(self, **states: str | None) -> None:
+        self.states = {f"manual__{name}": state for name, state in states.items()}
+
+    def __call__(self, who: Owner) -> str | None:
+        return self.states[who.run_id]
+
+
+def begin(run: WorkloadRun, *names: str) -> None:
+    """Start the workload for these owners; afterwards nobody watches it."""
+    subjects = [run.subject(owner(name)) for name in names]
+    run.drive(subjects[0], until=run.began)
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed", "upstream_failed"])
+def test_a_workload_whose_task_ended_while_nobody_watched_is_stopped(
+    start_run: StartRun, tmp_path: Path, state: str
+) -> None:
+    run = start_run(until=str(tmp_path / "gate"))
+    begin(run, "one")
+    done = reconcile_workloads(run.store, States(one=state))
+    assert len(done) == 1
+    assert state in done[0]
+    wait_for(lambda: attempts.recorded_ending(run.attempt()), what="the stop")
+    assert reconcile_workloads(run.store, States(one=state)) == []
+    assert list(owners.active(run.store)) == []
+    assert reconcile_workloads(run.store, States(one=state)) == []
+
+
+@pytest.mark.parametrize(
+    "state", ["running", "deferred", "queued", "scheduled", "up_for_retry", "awaiting_input", None]
+)
+def test_nothing_is_stopped_while_its_task_may_still_want_it(
+    start_run: StartRun, tmp_path: Path, state: str | None
+) -> None:
+    run = start_run(until=str(tmp_path / "gate"))
+    begin(run, "one")
+    assert reconcile_workloads(run.store, States(one=state)) == []
+    assert not attempts.is_cancelled(run.attempt())
+
+
+def test_one_of_two_owners_that_ended_is_taken_off_and_the_workload_goes_on(
+    start_run: StartRun, tmp_path: Path
+) -> None:
+    run = start_run(until=str(tmp_path / "gate"))
+    begin(run, "one", "two")
+    assert len(reconcile_workloads(run.store, States(one="failed", two="deferred"))) == 1
+    assert not attempts.is_cancelled(run.attempt())
+    assert [who.run_id for _, who in owners.active(run.store)] == ["manual__two"]
+
+
+def test_one_that_does_not_obey_is_killed(start_run: StartRun, tmp_path: Path) -> None:
+    run = start_run(until=str(tmp_path / "gate"))
+    begin(run, "one")
+    run.supervisor()
+    owners.leave(run.store, run.directory, owner("one"))
+    run.store.create_json(run.attempt().path("cancel.json"), {"at": time.time() - 1000})
+    assert "killed" in reconcile_workloads(run.store, States())[0]
+    assert not run.supervisor().is_alive()
+    assert not run.child().is_alive()
+    assert reconcile_workloads(run.store, States()) == []
+    assert list(owners.active(run.store)) == []
+
+
+class TestStopAll:
+    def test_stops_what_runs_and_it_resumes_when_it_is_wanted_again(self, start_run: StartRun, tmp_path: Path) -> None:
+        run = start_run(until=str(tmp_path / "gate"))
+        begin(run, "one")
+        assert stop_all(run.store, patience_s=30) == [run.attempt().name]
+        assert running_attempts(run.store) == []
+        assert not run.child().is_alive()
+        run.let_finish()
+        assert run.drive(run.subject(owner("one")))["status"] == "succeeded"
+        assert run.state() == final_state(20)
+
+    def test_kills_what_does_not_stop_in_time(self, start_run: StartRun, tmp_path: Path) -> None:
+        run = start_run(until=str(tmp_path / "gate"))
+        begin(run, "one")
+        child = run.child()
+        stop_all(run.store, patience_s=0)
+        assert not child.is_alive()
+
+    def test_with_nothing_to_stop_returns_at_once(self, start_run: StartRun) -> None:
+        assert stop_all(start_run().store, patience_s=30) == []
