@@ -1,0 +1,101 @@
+"""The embedded platform keeps to itself: its ports, its secrets, its processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.configuration import PASSWORD_BYTES, database_url, write_airflow
+from embedded.layout import HOST, MAX_SOCKET_PATH_BYTES, Layout, free_port
+from embedded.processes import MARKER, end_all, of_platform
+from genai_operators.exceptions import ConfigurationError
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout.at(tmp_path / "platform").prepared()
+
+
+class TestPorts:
+    def test_a_taken_port_is_replaced_and_the_new_one_is_kept(self, tmp_path: Path) -> None:
+        with socket.create_server((HOST, 0)) as taken:
+            port = taken.getsockname()[1]
+            assert free_port(port, taken=set()) != port
+        layout = Layout.at(tmp_path / "platform").prepared()
+        assert len(set(layout.ports.values())) == len(layout.ports)
+        assert Layout.at(tmp_path / "platform").ports == layout.ports
+
+    def test_a_long_path_gets_its_socket_elsewhere_in_a_private_folder(self, tmp_path: Path) -> None:
+        layout = Layout.at(tmp_path / ("deep" * 25)).prepared()
+        assert len(os.fsencode(layout.supervisor_socket)) <= MAX_SOCKET_PATH_BYTES
+        assert stat.S_IMODE(layout.supervisor_socket.parent.stat().st_mode) == 0o700
+        layout.supervisor_socket.parent.rmdir()
+
+
+class TestSecrets:
+    def test_are_made_once_and_only_their_owner_reads_them(self, layout: Layout) -> None:
+        password = layout.secret("airflow_password", size=PASSWORD_BYTES)
+        assert Layout.at(layout.directory).secret("airflow_password") == password
+        write_airflow(layout)
+        for path in (layout.directory / "secrets.json", *layout.airflow_home.glob("*.*")):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+    def test_are_not_in_the_environment_of_the_processes(self, layout: Layout) -> None:
+        from embedded.configuration import environment
+
+        write_airflow(layout)
+        secrets = {layout.secret(name) for name in ("jwt", "api", "fernet", "internal_api")}
+        assert not secrets & set(environment(layout).values())
+
+
+class TestDatabase:
+    def test_is_a_file_unless_the_variable_names_another(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("PLATFORM_DATABASE_URL", raising=False)
+        assert database_url(layout, "mlflow") == f"sqlite:///{layout.directory}/mlflow.db"
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql+psycopg://u@127.0.0.1/db")
+        assert database_url(layout, "airflow").endswith("/db?options=-csearch_path%3Dairflow")
+
+    def test_another_driver_is_refused_with_what_to_write(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", "mysql://u@127.0.0.1/db")
+        with pytest.raises(ConfigurationError, match=r"must start with postgresql\+psycopg://"):
+            database_url(layout, "airflow")
+
+
+class TestProcesses:
+    @pytest.fixture
+    def stubborn(self, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+        """A process that ignores SIGTERM, with a child in a session of its own."""
+        program = (
+            "import signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+            "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'], start_new_session=True);"
+            "print('up', flush=True); signal.pause()"
+        )
+        environment = {**os.environ, MARKER: str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield process
+            process.kill()
+
+    def test_all_of_a_platform_end_and_nobody_elses(
+        self, stubborn: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("embedded.processes.TERMINATE_TIMEOUT_S", 0.2)
+        assert end_all(tmp_path / "another") == 0
+        assert stubborn.poll() is None
+        assert len(of_platform(tmp_path)) == 2
+        assert end_all(tmp_path) == 2
+        assert not of_platform(tmp_path)
+        assert end_all(tmp_path) == 0
