@@ -195,7 +195,7 @@ class Controller:
             return roll_back(
                 Cause.SERVING,
                 f"{plan.candidate.id} did not answer within {plan.ready_timeout_s:.0f} s; see its log, or raise "
-                "canary.warm_up in the model file",
+                "canary.startup_timeout in the model file",
             )
         return None
 

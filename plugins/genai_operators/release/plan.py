@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from genai_operators.compute.owners import Owner
 from genai_operators.exceptions import ObjectNotFound
 from genai_operators.serving.contract import Deployment, OutputKind, ServeOptions
+from genai_operators.spec.canary import OnDeadline
 from genai_operators.store import Store, canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
@@ -29,18 +29,6 @@ INVALID_OUTPUT = "invalid_output"
 NEGATIVE_FEEDBACK = "negative_feedback"
 SLOW_FIRST_TOKEN = "slow_first_token"
 GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN)
-
-
-class OnDeadline(StrEnum):
-    """What happens to a canary that proved neither harm nor health in time.
-
-    ``HOLD``: it goes on at its present share; harm still rolls it back, proved health still promotes it.
-    ``ASK``: it goes to 0 % and a person decides. ``ROLL_BACK``: the champion stays.
-    """
-
-    HOLD = "hold"
-    ASK = "ask"
-    ROLL_BACK = "roll_back"
 
 
 class _Frozen(BaseModel):
@@ -97,8 +85,12 @@ class ReleasePlan(_Frozen):
     :param champion: ``None`` for the first deployment of a model: then there is nothing to compare with and no canary.
     :param ledger_epoch: epoch of the ledger when the plan was made; the promotion is written as the next one or not at all.
     :param since: position in the traffic from which on the release observes.
+    :param on_deadline: ``hold``: the canary goes on at its present share; harm still rolls it back, proved health still
+        promotes it. ``ask``: it goes to 0 % and a person decides. ``roll_back``: the champion stays.
     :param settle_s: a request is judged this long after it arrived at the earliest: by then slower ones have ended too.
     :param ready_timeout_s: longest wait for a server.
+    :param warm_up_s: requests this soon after the first are left out of the evidence.
+    :param incident_window_s: failures of one cause within this time count as one event.
     :param blast_requests, blast_users: most requests and users the candidate may meet; ``None``: no limit.
     :param serve: :class:`~genai_operators.serving.contract.ServeOptions` as JSON.
     :param evidence: references for the ledger: ``model`` (URI), ``evaluation``, ``dataset``, ...
@@ -124,6 +116,8 @@ class ReleasePlan(_Frozen):
     blast_users: int | None = None
     settle_s: float = 10.0
     ready_timeout_s: float = 300.0
+    warm_up_s: float = 0.0
+    incident_window_s: float = 120.0
     baseline: Baseline = Baseline()
     serve: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, str] = Field(default_factory=dict)
@@ -205,5 +199,7 @@ def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
                 alpha=plan.alpha * share,
                 beta=plan.beta,
                 minimum_soak_s=sum(step.minimum_soak_s for step in plan.steps),
+                warm_up_s=plan.warm_up_s,
+                incident_window_s=plan.incident_window_s,
             )
     return plans

@@ -97,8 +97,11 @@ class Canary(Section):
         default=OnDeadline.ROLL_BACK, description="What happens at the deadline without a proof."
     )
     blast_radius: BlastRadius = Field(default=BlastRadius(), description="Most that the candidate may touch.")
+    startup_timeout: Duration = Field(
+        default=timedelta(minutes=5), description="Longest wait until the candidate's server answers."
+    )
     warm_up: Delay = Field(
-        default=timedelta(seconds=30), description="Requests this soon after the first are left out of the evidence."
+        default=timedelta(0), description="Requests this soon after the first are left out of the evidence."
     )
     incident_window: Duration = Field(
         default=timedelta(minutes=2), description="Failures of one cause within this time count as one event."

@@ -44,9 +44,6 @@ class Serve(Section):
     )
     runtimes: dict[str, Runtime] = Field(default={}, description="Your own servers, by name.")
     timeout: Duration = Field(default=timedelta(minutes=2), description="A request that takes longer fails.")
-    startup_timeout: Duration = Field(
-        default=timedelta(minutes=5), description="Longest wait until a new server answers."
-    )
     capture: Capture = Field(default=Capture(), description="What is kept of the traffic, and for how long.")
 
     @property

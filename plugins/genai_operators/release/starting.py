@@ -1,0 +1,198 @@
+"""How a release begins: what the champion did until now, and the plan that is frozen from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from genai_operators.compute.owners import Owner
+from genai_operators.exceptions import SpecError
+from genai_operators.release.facts import judge, judge_feedback
+from genai_operators.release.ledger import Ledger, LedgerEntry, champions
+from genai_operators.release.plan import (
+    ERRORS,
+    GUARDRAILS,
+    INVALID_OUTPUT,
+    NEGATIVE_FEEDBACK,
+    SLOW_FIRST_TOKEN,
+    Baseline,
+    GuardrailPlan,
+    ReleasePlan,
+    Step,
+    release_id,
+    serve_options_to_json,
+)
+from genai_operators.serving.contract import Deployment, FeedbackFact, RequestFact, ServeOptions, Serving
+from genai_operators.spec.canary import Canary
+from genai_operators.store import Store
+
+#: How far back in the traffic the baseline looks, in positions of the traffic (batches on the local target).
+BASELINE_POSITIONS = 300
+#: A request counts as final after this many times the longest duration of the baseline, within these bounds.
+SETTLE_FACTOR, SHORTEST_SETTLE_S, DEFAULT_SETTLE_S = 1.5, 2.0, 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """What somebody wants to release, and by which rules.
+
+    :param champion: as the ledger had it when ``ledger_epoch`` was its newest entry; ``None`` before the first.
+    :param evidence: references for the ledger, see :class:`~genai_operators.release.plan.ReleasePlan`.
+    """
+
+    model: str
+    owner: Owner
+    candidate: Deployment
+    champion: Deployment | None
+    ledger_epoch: int
+    canary: Canary
+    serve: ServeOptions
+    evidence: Mapping[str, str] = field(default_factory=dict)
+
+
+def freeze_plan(
+    intent: Intent, *, store: Store, serving: Serving, clock: Callable[[], float] = time.time
+) -> ReleasePlan:
+    """Measure the champion, write the plan; a release that has one keeps it.
+
+    :raises SpecError: when the rules leave nothing to judge a candidate by.
+    """
+    release = release_id(intent.owner, intent.candidate)
+    if (existing := ReleasePlan.find(store, intent.model, release)) is not None:
+        return existing
+    guardrails = guardrail_plans(intent.canary)
+    position = serving.position()
+    baseline = Baseline()
+    if intent.champion is not None:
+        batch = serving.observations(max(0, position - BASELINE_POSITIONS))
+        baseline = measure(batch.requests, batch.feedback, deployment=intent.champion.id, guardrails=guardrails)
+    rules = intent.canary
+    return ReleasePlan(
+        release=release,
+        model=intent.model,
+        owner=intent.owner,
+        created_at=clock(),
+        candidate=intent.candidate,
+        champion=intent.champion,
+        ledger_epoch=intent.ledger_epoch,
+        since=position,
+        steps=tuple(
+            Step(
+                percent=step.percent,
+                minimum_soak_s=step.minimum_soak.total_seconds(),
+                minimum_requests=step.minimum_requests,
+            )
+            for step in rules.steps
+        ),
+        guardrails=guardrails,
+        alpha=rules.alpha,
+        beta=rules.beta,
+        deadline_s=rules.deadline.total_seconds(),
+        on_deadline=rules.on_deadline,
+        blast_requests=rules.blast_radius.requests,
+        blast_users=rules.blast_radius.users,
+        settle_s=settle_seconds(baseline, timeout_s=intent.serve.timeout_s),
+        ready_timeout_s=rules.startup_timeout.total_seconds(),
+        warm_up_s=rules.warm_up.total_seconds(),
+        incident_window_s=rules.incident_window.total_seconds(),
+        baseline=baseline,
+        serve=serve_options_to_json(intent.serve),
+        evidence=dict(intent.evidence),
+        notes=tuple(notes(baseline, guardrails)) if intent.champion is not None else (),
+    ).freeze(store)
+
+
+def guardrail_plans(canary: Canary) -> tuple[GuardrailPlan, ...]:
+    """The guardrails that are on.
+
+    :raises SpecError: when none is, or only feedback is: who answers feedback depends on the answer, so feedback alone
+        cannot tell whether the split is intact.
+    """
+    plans = []
+    for name in GUARDRAILS:
+        section = getattr(canary.guardrails, name)
+        if section is not None:
+            limit = section.limit.total_seconds() * 1000 if name == SLOW_FIRST_TOKEN else None
+            shared = section.model_dump(include={"margin", "ceiling", "harm_ratio", "alpha_weight"})
+            plans.append(GuardrailPlan(name=name, limit_ms=limit, **shared))
+    if not [plan for plan in plans if plan.name != NEGATIVE_FEEDBACK]:
+        raise SpecError(
+            f"canary.guardrails: switch on at least one of {ERRORS}, {INVALID_OUTPUT}, {SLOW_FIRST_TOKEN}; without them "
+            "nothing would stop a bad candidate"
+        )
+    return tuple(plans)
+
+
+def measure(
+    requests: Sequence[RequestFact],
+    feedback: Sequence[FeedbackFact],
+    *,
+    deployment: str,
+    guardrails: Sequence[GuardrailPlan],
+) -> Baseline:
+    """What one deployment did: rates of bad requests, time to first token, the longest request."""
+    ours = [fact for fact in requests if fact.deployment == deployment]
+    if not ours:
+        return Baseline()
+    outcomes: dict[str, list[int]] = {}
+    for fact in ours:
+        for name, value in judge(guardrails, fact).items():
+            outcomes.setdefault(name, []).append(value)
+    ids = {fact.request_id for fact in ours}
+    outcomes[NEGATIVE_FEEDBACK] = [judge_feedback(fact) for fact in feedback if fact.request_id in ids]
+    names = {guardrail.name for guardrail in guardrails}
+    known = {name: [value for value in values if value >= 0] for name, values in outcomes.items() if name in names}
+    first_tokens = sorted(fact.first_token_ms for fact in ours if fact.first_token_ms is not None)
+    return Baseline(
+        requests=len(ours),
+        seconds=max(fact.arrived_at for fact in ours) - min(fact.arrived_at for fact in ours),
+        first_token_p50_ms=_quantile(first_tokens, 0.5),
+        first_token_p95_ms=_quantile(first_tokens, 0.95),
+        longest_ms=max(fact.duration_ms for fact in ours),
+        bad={name: sum(values) / len(values) for name, values in known.items() if values},
+    )
+
+
+def settle_seconds(baseline: Baseline, *, timeout_s: float) -> float:
+    """How long after its arrival a request is final: nothing that arrived earlier is still under way, as a rule.
+
+    A request that takes longer still counts, only late; so a short wait costs order, not truth.
+    """
+    if baseline.longest_ms is None:
+        return min(DEFAULT_SETTLE_S, timeout_s)
+    return min(max(SETTLE_FACTOR * baseline.longest_ms / 1000, SHORTEST_SETTLE_S), timeout_s)
+
+
+def notes(baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> list[str]:
+    """What a reader should know about the plan."""
+    if not baseline.requests:
+        return [
+            "The champion had no traffic lately: nothing is known about its rates, and a canary without traffic ends "
+            "inconclusive."
+        ]
+    said = []
+    for guardrail in guardrails:
+        rate = baseline.bad.get(guardrail.name)
+        if rate is None:
+            said.append(
+                f"{guardrail.name}: none of the last {baseline.requests} requests says anything about it, but "
+                "promotion needs it proved acceptable."
+            )
+        elif guardrail.ceiling is not None and rate > guardrail.ceiling:
+            said.append(
+                f"{guardrail.name}: the champion itself is at {rate:.2%}, above the ceiling of "
+                f"{guardrail.ceiling:.2%}; only the comparison can prove the candidate acceptable."
+            )
+    return said
+
+
+def champion_of(ledger: Ledger) -> tuple[int, LedgerEntry | None]:
+    """Epoch of the verified ledger, and the champion's entry (``None`` before the first): read at one moment."""
+    entries = ledger.verify()
+    reigns = champions(entries)
+    return (entries[-1].epoch if entries else 0), (reigns[-1] if reigns else None)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
