@@ -23,7 +23,7 @@ from rich.table import Table
 
 from genai_operators.exceptions import GenaiError, SpecError
 from genai_operators.release.last_plan import read_last_plan
-from genai_operators.release.ledger import Ledger
+from genai_operators.release.ledger import Ledger, LedgerEntry
 from genai_operators.settings_file import read_settings
 from genai_operators.spec.changes import Change, changes_between
 from genai_operators.spec.loader import MODELS, ModelFile, read_models, read_recipe, recipe_names
@@ -78,9 +78,11 @@ def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | No
     """Compare a model file with the git ref ``base`` if given, else with the plan of its last run in the store."""
     assert model.spec is not None, "callers pass valid files"
     champion, compared_with, before = "unknown without a store", "nothing", None
+    forecast: tuple[str, ...] = ()
     if store is not None:
         head = Ledger(store, model.name).champion()
         champion = f"v{head.version}" if head else "none yet"
+        forecast = _forecast(model.spec, store, head)
         before = read_last_plan(store, model.name)
         compared_with = "its last run" if before else "nothing, it never ran"
     if base is not None:
@@ -93,7 +95,7 @@ def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | No
         champion=champion,
         compared_with=compared_with,
         changes=changes,
-        forecast=_forecast(model.spec, store, model.name) if store else (),
+        forecast=forecast,
         notes=tuple(_notes(model.spec, root)),
     )
 
@@ -122,18 +124,16 @@ def _spec_at(ref: str, *, root: Path, name: str) -> dict[str, Any] | None:
         return None
 
 
-def _forecast(spec: ModelSpec, store: Store, name: str) -> tuple[str, ...]:
+def _forecast(spec: ModelSpec, store: Store, champion: LedgerEntry | None) -> tuple[str, ...]:
     """Whether recent traffic is enough for the canary's question; empty where there was none."""
     from genai_operators.decisions.planner import duration
     from genai_operators.operators.outlook import canary_forecast, recent_traffic
 
-    traffic = recent_traffic(store, name)
+    traffic = recent_traffic(store, champion, canary=spec.canary)
     if traffic is None:
         return ()
     forecast = canary_forecast(spec.canary, traffic)
-    certified = (
-        f"at {traffic.requests_per_s:.3g} requests/s a good canary takes {duration(forecast.certified_s)} (median)"
-    )
+    certified = f"at {traffic.per_second:.3g} requests/s a good canary takes {duration(forecast.certified_s)} (median)"
     return (certified, *(f"warning: {warning}" for warning in forecast.warnings))
 
 

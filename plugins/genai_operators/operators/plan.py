@@ -37,12 +37,12 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
     What it decides is returned, so that every later task of the run sees the same, whatever the ledger says by then:
     ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. ::
 
-        plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, dry_run="{{ params.dry_run }}")
+        plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, plan_only="{{ params.dry_run }}")
         FineTuneOperator(task_id="fine_tune", recipe="{{ ti.xcom_pull(task_ids='plan')['recipe'] }}", ...)
 
     :param model: the model's public name.
     :param spec: its model file.
-    :param dry_run: print and stop; nothing is started, nothing is written. Templated.
+    :param plan_only: print and stop; nothing is started, nothing is written. Templated.
     :param recipe: instead of the model file's. Templated.
     :param seed: instead of the model file's. Templated.
     :param rule_on_new: what the candidate owes on new rows; ``auto`` is decided here: superior after drift. Templated.
@@ -53,7 +53,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
     """
 
     template_fields: Sequence[str] = (
-        "dry_run",
+        "plan_only",
         "recipe",
         "seed",
         "rule_on_new",
@@ -68,7 +68,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         *,
         model: str,
         spec: ModelSpec,
-        dry_run: bool | str = False,
+        plan_only: bool | str = False,
         recipe: str = AS_THE_FILE_SAYS,
         seed: int | str | None = None,
         rule_on_new: str = NewDataRule.AUTO.value,
@@ -81,7 +81,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         super().__init__(**kwargs)
         self.model = model
         self.spec = spec
-        self.dry_run = dry_run
+        self.plan_only = plan_only
         self.recipe = recipe
         self.seed = seed
         self.rule_on_new = rule_on_new
@@ -105,7 +105,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         champion = Ledger(store, self.model).champion()
         decided = self._decide(context, champion)
         recipe = read_recipe(decided["recipe"], root=settings.project_root())
-        for line in self._lines(store, decided, base_model=recipe.base_model):
+        for line in self._lines(store, decided, champion=champion, base_model=recipe.base_model):
             self.log.info("%s", line)
         if decided["dry_run"]:
             self.log.info("dry run: nothing is started")
@@ -138,16 +138,18 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             "seed": self.spec.train.seed if self.seed in (None, "", "None") else int(str(self.seed)),
             "rule_on_new": rule.value,
             "runtime": runtime,
-            "dry_run": is_true(self.dry_run),
+            "dry_run": is_true(self.plan_only),
         }
 
-    def _lines(self, store: Store, decided: dict[str, Any], *, base_model: str) -> list[str]:
+    def _lines(
+        self, store: Store, decided: dict[str, Any], *, champion: LedgerEntry | None, base_model: str
+    ) -> list[str]:
         from genai_operators.operators.earlier_runs import describe, earlier_duration
         from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
 
-        spec, champion = self.spec, decided["champion"]
-        against = f"champion v{champion}" if champion else "no champion"
-        start = f"from champion v{champion}" if decided["refresh"] else f"from {base_model}"
+        spec = self.spec
+        against = f"champion v{champion.version}" if champion else "no champion"
+        start = f"from {against}" if decided["refresh"] else f"from {base_model}"
         data = [*spec.data.train, *([self.extra_data] if self.extra_data not in (None, "", "None") else [])]
         rows = [
             ("validate", ", ".join(data), f"suite {spec.data.suite}, feedback {'on' if spec.data.feedback else 'off'}"),
@@ -159,7 +161,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             ("workload", "inputs", "parameters", "takes"),
             [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows],
         )
-        traffic = recent_traffic(store, self.model) if champion else None
+        traffic = recent_traffic(store, champion, canary=spec.canary)
         return [
             f"plan of {self.model}: {decided['cause']} run, {against}",
             *table,

@@ -68,12 +68,6 @@ class Guardrails(Section):
     negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
     slow_first_token: SlowFirstToken | None = Field(default=None, description="Requests whose first token came late.")
 
-    @property
-    def active(self) -> dict[str, Guardrail]:
-        """Those that are on, by name."""
-        named = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: guardrail for name, guardrail in named.items() if guardrail is not None}
-
 
 class BlastRadius(Section):
     """Most that a candidate may touch before it is proved healthy."""
