@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +60,11 @@ def request_line(request_id: str, *, model: str = "demo", at: float = 1_000.0, *
         "seen": seen | changes.pop("seen", {}),
         "status": 200,
     }
-    return json.dumps(entry | changes, sort_keys=True).encode()
+    return _line(entry | changes)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
 
 
 def feedback_line(request_id: str, *, at: float = 1_001.0, rating: str = "right", **body: Any) -> bytes:
@@ -74,7 +82,7 @@ def feedback_line(request_id: str, *, at: float = 1_001.0, rating: str = "right"
         "seen": {"feedback": encoded({"request_id": request_id, "rating": rating, **body})},
         "status": 202,
     }
-    return json.dumps(entry, sort_keys=True).encode()
+    return _line(entry)
 
 
 class LoggingGateway(Admin):
@@ -85,18 +93,45 @@ class LoggingGateway(Admin):
         self.path = access_log_path(directory)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.down = False
+        self._lock = threading.Lock()
         self._file = self.path.open("ab")
 
     def write(self, *lines: bytes, end: bytes = b"\n") -> None:
-        for line in lines:
-            self._file.write(line + end)
-        self._file.flush()
+        with self._lock:
+            for line in lines:
+                self._file.write(line + end)
+            self._file.flush()
 
     def reopen_logs(self) -> None:
         if self.down:
             super().reopen_logs()
-        self._file.close()
-        self._file = self.path.open("ab")
+        with self._lock:
+            self._file.close()
+            self._file = self.path.open("ab")
 
     def close(self) -> None:
         self._file.close()
+
+    @contextmanager
+    def admin_interface(self) -> Iterator[str]:
+        """Base URL under which another process may ask for the log to be opened again."""
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                gateway.reopen_logs()
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Quiet."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()

@@ -71,6 +71,12 @@ class AccessLog:
         """Bytes of the file that the gateway writes; 0 when there is none."""
         return self._live.stat().st_size if self._live.exists() else 0
 
+    def backlog(self, position: Position) -> int:
+        """Bytes of the position's generation that are still to be read."""
+        generation, offset = position
+        path = self._file(generation)
+        return path.stat().st_size - offset if path.exists() else 0
+
     def rotate(self, generation: int) -> None:
         """Start a new generation, or ask the gateway again to do so.
 

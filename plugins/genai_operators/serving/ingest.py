@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from genai_operators.store import Store
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
+BACKLOG_BYTES = 1 << 20
 ROTATE_BYTES = 16 << 20
 ROTATE_AGE_S = 60.0
 RETENTION_INTERVAL_S = 300.0
@@ -109,10 +110,14 @@ class Ingest:
         self._go_to(end)
         return True
 
-    def rotate_if_due(self) -> None:
-        """Rotate a log that is large or old, so that prompts do not stay in it."""
+    def is_behind(self) -> bool:
+        """Is there more than one batch's worth to read?"""
+        return self._log.backlog(self._position) > BACKLOG_BYTES
+
+    def rotate_if_due(self, *, age_s: float) -> None:
+        """Rotate a log that is large, or has lasted ``age_s`` seconds, so that prompts do not stay in it."""
         size, age = self._log.size(), time.monotonic() - self._rotated_at
-        if size > ROTATE_BYTES or (size > 0 and age > ROTATE_AGE_S):
+        if size > ROTATE_BYTES or (size > 0 and age > age_s):
             self.rotate()
 
     def rotate(self) -> None:
@@ -259,42 +264,43 @@ class Ingest:
         return True
 
 
-class Stop:
-    """Set by SIGTERM and SIGINT; waits for it end at once."""
+def _stop_on_signal() -> threading.Event:
+    """Set by SIGTERM and SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.event.set())
 
+def run(ingest: Callable[[], Ingest], *, interval_s: float, rotate_age_s: float, stop: threading.Event) -> None:
+    """Ingest until told to stop. A store that is away is waited for; nothing is lost meanwhile.
 
-def run(*, directory: Path, store: Store, admin: Admin, interval_s: float, stop: threading.Event) -> None:
-    """Ingest until told to stop. A store that is away is waited for; nothing is lost meanwhile."""
+    :param ingest: makes one that knows its place.
+    """
     backoff = interval_s
     while not stop.is_set():
         try:
-            _run(directory=directory, store=store, admin=admin, interval_s=interval_s, stop=stop)
+            _run(ingest(), interval_s=interval_s, rotate_age_s=rotate_age_s, stop=stop)
         except StoreUnavailable as error:
             log.warning("%s; trying again in %.0f s", error, backoff)
             stop.wait(backoff)
             backoff = min(2 * backoff, MAX_BACKOFF_S)
 
 
-def _run(*, directory: Path, store: Store, admin: Admin, interval_s: float, stop: threading.Event) -> None:
-    ingest = Ingest(directory=directory, store=store, admin=admin)
-    log.info("Ingesting %s into %s", directory, store.uri)
-    retention_at = 0.0
+def _run(ingest: Ingest, *, interval_s: float, rotate_age_s: float, stop: threading.Event) -> None:
+    retention_at = -RETENTION_INTERVAL_S
     while not stop.is_set():
-        while ingest.step(now=time.time()) and not stop.is_set():
-            pass
+        ingest.step(now=time.time())
         try:
-            ingest.rotate_if_due()
+            ingest.rotate_if_due(age_s=rotate_age_s)
         except GatewayUnavailable as error:
             log.info("The log was rotated; the gateway opens the new one when it is back (%s)", error)
         if time.monotonic() - retention_at > RETENTION_INTERVAL_S:
             ingest.delete_old_text(now=time.time())
             retention_at = time.monotonic()
-        stop.wait(interval_s)
+        # One look an interval makes batches of a useful size; only a backlog is worked off without a pause.
+        if not ingest.is_behind():
+            stop.wait(interval_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -304,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", required=True, help="URI of the object store")
     parser.add_argument("--admin-url", required=True, help="Envoy's admin interface, to rotate the log")
     parser.add_argument("--interval", type=float, default=INTERVAL_S, help="seconds between two looks")
+    parser.add_argument("--rotate-age", type=float, default=ROTATE_AGE_S, help="seconds that a log file lasts")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     directory = options.directory.resolve()
@@ -313,12 +320,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BlockingIOError:
             log.error("Another ingest works on %s; end it first", directory)
             return 1
+        store, admin = Store.open(options.store), Admin(options.admin_url)
+        log.info("Ingesting %s into %s", directory, store.uri)
         run(
-            directory=directory,
-            store=Store.open(options.store),
-            admin=Admin(options.admin_url),
+            lambda: Ingest(directory=directory, store=store, admin=admin),
             interval_s=options.interval,
-            stop=Stop().event,
+            rotate_age_s=options.rotate_age,
+            stop=_stop_on_signal(),
         )
     return 0
 

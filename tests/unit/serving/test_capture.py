@@ -154,7 +154,9 @@ class TestPrompt:
     def test_legacy_prompt_becomes_a_message(self) -> None:
         assert parse_messages(b'{"prompt": "hi"}') == [{"role": "user", "content": "hi"}]
 
-    @pytest.mark.parametrize("body", [b"", b"[]", b'{"messages": "hi"}', b'{"messages": ["hi"]}', b'{"messages": [{"ro'])
+    @pytest.mark.parametrize(
+        "body", [b"", b"[]", b'{"messages": "hi"}', b'{"messages": ["hi"]}', b'{"messages": [{"ro']
+    )
     def test_anything_else_is_unknown(self, body: bytes) -> None:
         assert parse_messages(body) is None
 
@@ -170,7 +172,12 @@ class TestFeedback:
 
     def test_right(self) -> None:
         found = self.feedback(feedback_line("a", at=7.0))
-        assert (found.fact.request_id, found.fact.at, found.fact.rating, found.fact.corrected) == ("#a", 7.0, "right", False)
+        assert (found.fact.request_id, found.fact.at, found.fact.rating, found.fact.corrected) == (
+            "#a",
+            7.0,
+            "right",
+            False,
+        )
 
     def test_correction_is_kept(self) -> None:
         found = self.feedback(feedback_line("a", rating="wrong", correction="Größe"))
