@@ -162,7 +162,8 @@ def _track(products: Products, events: Events, *, harm_ratio: float, scale: tupl
     value, exponent = path.mixture(WEIGHTS)
     raised, _ = Path(path.mantissa[:, :-1], path.exponent[:, :-1]).mixture(WEIGHTS, on_canary)
     null = events.propensity * harm_ratio
-    top = np.ldexp(scale[0] * np.maximum(np.append(raised, 0.0), value), exponent + scale[1])
+    with np.errstate(over="ignore"):  # beyond an alarm, where nothing is read any more
+        top = np.ldexp(scale[0] * np.maximum(np.append(raised, 0.0), value), exponent + scale[1])
     return Track(
         value=value.tolist(),
         exponent=exponent.tolist(),
