@@ -185,10 +185,10 @@ class TestWhatCountsOnce:
         assert [counts.canary_bad for counts in state.counts] == [n, n]
 
     def test_an_outage_is_weighed_by_the_share_of_replicas_where_given(self):
-        one = {"canary": [1], "bad": [1], "share": 0.05, "cause": ["replica 1"]}
-        by_traffic = assess(judged(observed(**one))).evidence["errors"].log_harm  # type: ignore[arg-type]
-        by_replicas = assess(judged(observed(**one, cause_propensity=np.array([0.5])))).evidence["errors"].log_harm #
-        type: ignore[arg-type] assert 0 < by_replicas < by_traffic
+        one = observed(canary=[1], bad=[1], share=0.05, cause=["replica 1"])
+        by_replicas = replace(one, cause_propensity=np.array([0.5]))
+        evidence = [assess(judged(each)).evidence["errors"].log_harm for each in (by_replicas, one)]
+        assert 0 < evidence[0] < evidence[1]
 
 
 class TestWarmUp:
