@@ -27,7 +27,8 @@ class SettleTrigger(BaseTrigger):
 
     The event is what the subject says when it settled, ``{"status": "timeout"}`` past the deadline (a deferral timeout
     of Airflow calls neither us nor the operator, so the deadline is ours), or ``{"status": "failed", "error",
-    "message"}`` when looking at it fails.
+    "message"}`` when looking at it fails; always with ``subject``, its arguments, as ``dag.test()`` of Airflow 3.3
+    resumes a task with nothing but the event.
 
     Losing this trigger loses nothing: the subject's state is in the store, and the next trigger goes on from there. It
     cancels the subject in one case only: Airflow says that the task has ended without us.
@@ -79,7 +80,7 @@ class SettleTrigger(BaseTrigger):
             except GenaiError as error:
                 failing_since = failing_since or time.monotonic()
                 if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
-                    yield _event({"status": "failed", "error": type(error).__name__, "message": str(error)})
+                    yield self._event({"status": "failed", "error": type(error).__name__, "message": str(error)})
                     return
                 self.log.warning("%s: %s; looking again", type(error).__name__, error)
                 await asyncio.sleep(self.poll_interval)
@@ -87,10 +88,10 @@ class SettleTrigger(BaseTrigger):
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                yield _event(poll.settled)
+                yield self._event(poll.settled)
                 return
             if self.deadline is not None and time.time() > self.deadline:
-                yield _event({"status": STATUS_TIMEOUT})
+                yield self._event({"status": STATUS_TIMEOUT})
                 return
             if not getattr(poll, "more", False):
                 await asyncio.sleep(self.poll_interval)
@@ -114,12 +115,12 @@ class SettleTrigger(BaseTrigger):
             self._subject = subject
         return self._subject
 
+    def _event(self, settled: Mapping[str, Any]) -> TriggerEvent:
+        payload = {**settled, "subject": self.subject_kwargs}
+        return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's class is untyped
+
     def _poll(self) -> Poll:
         return self._open().poll()
-
-
-def _event(payload: dict[str, Any]) -> TriggerEvent:
-    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's class is untyped
 
 
 def task_state(owner: Owner) -> str | None:

@@ -55,7 +55,8 @@ def events(waiting: SettleTrigger) -> list[dict[str, Any]]:
     async def collect() -> list[dict[str, Any]]:
         return [event.payload async for event in waiting.run()]
 
-    return asyncio.run(collect())
+    fired = asyncio.run(collect())
+    return [{key: value for key, value in event.items() if key != "subject"} for event in fired]
 
 
 def test_an_equal_trigger_can_be_made_elsewhere() -> None:
@@ -67,6 +68,13 @@ def test_an_equal_trigger_can_be_made_elsewhere() -> None:
 
 
 class TestRun:
+    def test_the_event_carries_what_a_task_needs_to_go_on(self, subject: type[ScriptedSubject]) -> None:
+        async def first() -> Any:
+            return await anext(aiter(trigger().run()))
+
+        subject.script = [Poll([], settled={"status": "ok"})]
+        assert asyncio.run(first()).payload == {"status": "ok", "subject": {"name": "x"}}
+
     def test_logs_every_line_and_fires_once(
         self, subject: type[ScriptedSubject], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -145,7 +145,7 @@ class WorkloadOperator(BaseOperator):
         deadline = time.time() + self.timeout.total_seconds() if self.timeout else None
         if self.deferrable:
             self._defer(arguments, owner, deadline)
-        return self.resume(context, self._wait(subject, deadline), store=store.uri, directory=joined.directory)
+        return self.resume(context, {**self._wait(subject, deadline), "subject": arguments})
 
     def _defer(self, arguments: dict[str, Any], owner: Owner, deadline: float | None) -> NoReturn:
         from genai_operators.triggers import SettleTrigger
@@ -159,7 +159,6 @@ class WorkloadOperator(BaseOperator):
                 deadline=deadline,
             ),
             method_name="resume",
-            kwargs={"store": arguments["store"], "directory": arguments["directory"]},
         )
         raise AssertionError("defer() always raises")
 
@@ -174,12 +173,14 @@ class WorkloadOperator(BaseOperator):
                 time.sleep(self.poll_interval)
         return {"status": STATUS_TIMEOUT}
 
-    def resume(self, context: Context, event: Mapping[str, Any], *, store: str, directory: str) -> Any:
+    def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The waiting is over: leave the owners, then return the reference or raise what happened.
 
+        :param event: of :class:`~genai_operators.triggers.SettleTrigger`.
         :raises GenaiError: the class says what happened and whether a retry helps.
         """
-        opened, owner = Store.open(store), owner_of(context)
+        opened, directory = Store.open(event["subject"]["store"]), event["subject"]["directory"]
+        owner = owner_of(context)
         if event["status"] == STATUS_TIMEOUT:
             attempts.withdraw(opened, directory, owner, reason=f"{owner} waited longer than its timeout")
             raise WorkloadTimeout(
@@ -290,7 +291,9 @@ class WorkloadOperator(BaseOperator):
         return description
 
     def _limits(self) -> dict[str, Any]:
-        seconds: dict[str, Any] = {f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()}
+        seconds: dict[str, Any] = {
+            f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()
+        }
         return Limits(**seconds).to_json()
 
     def _log_reuse(self, store: Store, directory: str, result: Result) -> None:
