@@ -164,8 +164,8 @@ class MlflowRest:
             yield
         except httpx.TransportError as error:
             raise RegistryUnavailable(
-                f"MLflow at {self.uri} does not answer ({error or type(error).__name__}). Start it, or set the host and "
-                "port of the connection genai_mlflow; then run again. Nothing was half-registered."
+                f"MLflow at {self.uri} does not answer ({error or type(error).__name__}). Start it, or set the host "
+                "and port of the connection genai_mlflow; then run again. Nothing was half-registered."
             ) from error
 
     def _check(self, response: httpx.Response) -> None:

@@ -1,7 +1,7 @@
 """The model registry: versions in MLflow as plain directories, each with manifest, signature and card.
 
-A version exists for us only when its tag ``genai.complete`` is ``true``, which is set last, after every uploaded file was
-read back. Registering the same model again finds the version by its digest, so a retry never makes a second one.
+A version exists for us only when its tag ``genai.complete`` is ``true``, which is set last, after every uploaded file
+was read back. Registering the same model again finds the version by its digest, so a retry never makes a second one.
 The alias ``champion`` is a cache of the ledger; nothing here reads it to decide.
 """
 

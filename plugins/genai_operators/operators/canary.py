@@ -38,13 +38,13 @@ SUBJECT = "genai_operators.release.subject.ReleaseSubject"
 class CanaryReleaseOperator(BaseOperator):
     """Release a version of a model; it ends as champion, or the old champion keeps all traffic.
 
-    The version gets a share of live traffic, step by step. It is promoted when every guardrail is *proved* acceptable, and
-    rolled back when harm is proved, the blast radius is used up, its server fails, or the deadline comes without a proof.
-    The first version of a model has nobody to be compared with: it is verified, deployed and promoted.
+    The version gets a share of live traffic, step by step. It is promoted when every guardrail is *proved* acceptable,
+    and rolled back when harm is proved, the blast radius is used up, its server fails, or the deadline comes without a
+    proof. The first version of a model has nobody to be compared with: it is verified, deployed and promoted.
 
-    The plan is frozen at the start; edits of the model file do not touch a release under way. Any crash resumes where it
-    was. Marking the task failed returns the champion to 100 %; clearing it goes on. After a rollback or an abort the same
-    run gives the same answer: trigger a new run for a new release. ::
+    The plan is frozen at the start; edits of the model file do not touch a release under way. Any crash resumes where
+    it was. Marking the task failed returns the champion to 100 %; clearing it goes on. After a rollback or an abort the
+    same run gives the same answer: trigger a new run for a new release. ::
 
         CanaryReleaseOperator(
             task_id="release",
@@ -61,7 +61,7 @@ class CanaryReleaseOperator(BaseOperator):
     :param canary: rules, named as in a model file; see :class:`~genai_operators.spec.canary.Canary`.
     :param serve: servers and capture, named as in a model file; see :class:`~genai_operators.spec.serve.Serve`.
     :param runtime: server of this release; ``serve.runtime`` when ``None``. Templated.
-    :param output: what a valid answer is, ``json`` or ``text``.
+    :param output_kind: what a valid answer is, ``json`` or ``text``.
     :param on_failure: what a rollback does to the task: ``fail`` (at once, without a retry), ``warn`` or ``skip``.
     :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
     :param poll_interval: seconds between two looks at the traffic.
@@ -82,7 +82,7 @@ class CanaryReleaseOperator(BaseOperator):
         canary: Canary | Mapping[str, Any] | None = None,
         serve: Serve | Mapping[str, Any] | None = None,
         runtime: str | None = None,
-        output: str = OutputKind.TEXT.value,
+        output_kind: str = OutputKind.TEXT.value,
         on_failure: OnRollback = "fail",
         store: str | None = None,
         poll_interval: float = 2.0,
@@ -98,7 +98,7 @@ class CanaryReleaseOperator(BaseOperator):
         self.canary = Canary.model_validate(canary or {}).model_dump(mode="json")
         self.serve = Serve.model_validate(serve or {}).model_dump(mode="json")
         self.runtime = runtime
-        self.output = OutputKind(output).value
+        self.output_kind = OutputKind(output_kind).value
         self.on_failure: OnRollback = on_failure
         self.store = store
         self.poll_interval = poll_interval
@@ -143,8 +143,8 @@ class CanaryReleaseOperator(BaseOperator):
             return None
         if (live := Turns(store, self.model).live()) is not None:
             raise LedgerConflict(
-                f"release {live} of {self.model} is under way; one release at a time. A retry of this task looks again; "
-                "to stop the other one, mark its task failed"
+                f"release {live} of {self.model} is under way; one release at a time. A retry of this task looks "
+                "again; to stop the other one, mark its task failed"
             )
         return freeze_plan(intent, store=store, serving=open_serving(settings, self.model, intent.serve))
 
@@ -175,7 +175,7 @@ class CanaryReleaseOperator(BaseOperator):
             ),
             ledger_epoch=epoch,
             canary=Canary.model_validate(self.canary),
-            serve=serve_options(serve, output=self.output),
+            serve=serve_options(serve, output=self.output_kind),
             evidence={
                 key.removeprefix(EVIDENCE_TAG): value for key, value in tags.items() if key.startswith(EVIDENCE_TAG)
             },

@@ -1,11 +1,12 @@
 """The controller of a release: one action for each phase, each of them harmless to repeat.
 
 It acts, then writes down that it did (:mod:`~genai_operators.release.journal`). After a crash in between, the next
-controller acts once more and writes it down; of two controllers at once, one writes and the other goes on from there. So
-no step is left out, and none is taken twice. Decisions (promote, roll back) are written *before* they are carried out.
+controller acts once more and writes it down; of two controllers at once, one writes and the other goes on from there.
+So no step is left out, and none is taken twice. Decisions (promote, roll back) are written *before* they are carried
+out.
 
-A controller that slept for hours may wake up just before an action. So each action begins with a look whether the journal
-has moved on, and every look at the gateway puts right what a late action may have changed.
+A controller that slept for hours may wake up just before an action. So each action begins with a look whether the
+journal has moved on, and every look at the gateway puts right what a late action may have changed.
 """
 
 from __future__ import annotations

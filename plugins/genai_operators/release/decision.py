@@ -1,4 +1,4 @@
-"""What to do next with a canary: a pure function of its plan, its progress and the time. Replayed, it decides the same."""
+"""What to do next with a canary: a pure function of plan, progress and time. Replayed, it decides the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.release.evidence import Standing
 from genai_operators.release.journal import EventType
-from genai_operators.release.plan import OnDeadline
 from genai_operators.release.progress import Cause, Progress
+from genai_operators.spec.canary import OnDeadline
 
 PROMOTE, ROLL_BACK = "promote", "roll_back"
 
@@ -26,9 +26,10 @@ class Decision:
 def decide(progress: Progress, *, now: float) -> Decision | None:
     """The decision that is due while a canary is observed; ``None``: go on observing.
 
-    In this order: harm proved -> roll back. The blast radius is used up -> roll back, whatever the statistics say. Every
-    step passed and health certified -> promote. The deadline -> as the plan says. The step's soak and count are reached
-    and the split is intact -> next step. A step needs no proof of health; only promotion does; silence never promotes.
+    In this order: harm proved -> roll back. The blast radius is used up -> roll back, whatever the statistics say.
+    Every step passed and health certified -> promote. The deadline -> as the plan says. The step's soak and count are
+    reached and the split is intact -> next step. A step needs no proof of health; only promotion does; silence never
+    promotes.
     """
     standing = progress.evidence.standing()
     return (

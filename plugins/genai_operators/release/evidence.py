@@ -1,7 +1,7 @@
 """The evidence of a release: facts of its traffic in, three verdicts out.
 
-Facts come in the order in which requests *completed*; the statistics need the order in which they *arrived*, or a slow arm
-looks good until its slow requests end. So a request waits behind a watermark until slower ones have ended too.
+Facts come in the order in which requests *completed*; the statistics need the order in which they *arrived*, or a slow
+arm looks good until its slow requests end. So a request waits behind a watermark until slower ones have ended too.
 Feedback comes long after its request and on its own; it is a second question with its own state.
 """
 
@@ -200,7 +200,7 @@ class Evidence:
     def _advanced(self, intake: Intake) -> dict[str, State]:
         states = dict(self.states)
         if REQUESTS in states:
-            judged = [judge(self._plan, fact) for fact in intake.final]
+            judged = [judge(self._plan.guardrails, fact) for fact in intake.final]
             states[REQUESTS] = _updated(
                 states[REQUESTS],
                 intake.final,
@@ -247,7 +247,7 @@ def _updated(
 
 
 def _restored(states: Mapping[str, Any] | None, known: Mapping[str, State]) -> dict[str, State] | None:
-    """Stored states; ``None`` where there are none, or another version of the code wrote them: then they are computed."""
+    """Stored states; ``None`` without any, or if another version of the code wrote them: then they are computed."""
     from genai_operators.decisions.sequential import State
 
     if states is None or set(states) != set(known):
@@ -261,8 +261,8 @@ def _restored(states: Mapping[str, Any] | None, known: Mapping[str, State]) -> d
 def combine(assessments: Mapping[str, Assessment]) -> Standing:
     """One standing from the question about requests and the one about feedback.
 
-    Harm in either is harm (they share ``alpha``); health needs both (intersection-union); the split is judged on requests:
-    who sends feedback depends on the answer, so feedback says nothing about the split.
+    Harm in either is harm (they share ``alpha``); health needs both (intersection-union); the split is judged on
+    requests: who sends feedback depends on the answer, so feedback says nothing about the split.
     """
     harms = [assessment.harm for assessment in assessments.values()]
     culprit = next((a.culprit for a in assessments.values() if a.harmful), None)

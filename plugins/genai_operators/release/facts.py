@@ -1,4 +1,4 @@
-"""From a request's facts to what the statistics count: what went wrong, whose fault it may be, and a compact record of it."""
+"""From a request's facts to what the statistics count: what went wrong, and what it shares with other failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from genai_operators.release.plan import ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN, ReleasePlan
+from genai_operators.release.plan import (
+    ERRORS,
+    INVALID_OUTPUT,
+    NEGATIVE_FEEDBACK,
+    SLOW_FIRST_TOKEN,
+    GuardrailPlan,
+    ReleasePlan,
+)
 from genai_operators.serving.contract import FeedbackFact, RequestFact
 
 BAD, GOOD, NOT_APPLICABLE = 1, 0, -1
@@ -16,11 +23,11 @@ CLIENT_LEFT = 499
 UNREACHABLE = frozenset({502, 503, 504})
 
 
-def judge(plan: ReleasePlan, fact: RequestFact) -> dict[str, int]:
-    """1 (bad), 0 (good) or -1 (says nothing) for each guardrail of the plan, feedback left out: it comes later."""
+def judge(guardrails: Iterable[GuardrailPlan], fact: RequestFact) -> dict[str, int]:
+    """1 (bad), 0 (good) or -1 (says nothing) for each guardrail, feedback left out: it comes later."""
     return {
         guardrail.name: _RULES[guardrail.name](fact, guardrail.limit_ms)
-        for guardrail in plan.guardrails
+        for guardrail in guardrails
         if guardrail.name != NEGATIVE_FEEDBACK
     }
 
@@ -31,7 +38,7 @@ def judge_feedback(fact: FeedbackFact) -> int:
 
 
 def cause_of(fact: RequestFact) -> str | None:
-    """What this failure would share with others of one outage: the server it was for. ``None``: it is the request's own."""
+    """What this failure shares with others of one outage: the server. ``None``: it is the request's own."""
     if fact.timed_out or fact.status == CLIENT_LEFT:
         return None
     return fact.deployment if fact.attempts == 0 or fact.status in UNREACHABLE else None

@@ -22,7 +22,7 @@ TURNS = "turns"
 
 
 class EventType(StrEnum):
-    """What an event says happened. Those in ``-ING`` are decisions: they are carried out until the next event says so."""
+    """What an event says happened. Those in ``-ING`` are decisions, carried out until the next event says so."""
 
     STARTED = "started"
     DEPLOYED = "deployed"

@@ -1,7 +1,7 @@
 """The plan of a release: everything that its verdict depends on, written once at its start and never changed.
 
-``releases/<model>/<id>/plan.json``. Edits of a model file, a new champion elsewhere or an upgrade of this code do not reach
-a release that is under way: it goes on with what stands here.
+``releases/<model>/<id>/plan.json``. Edits of a model file, a new champion elsewhere or an upgrade of this code do not
+reach a release that is under way: it goes on with what stands here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RELEASE_ID_LENGTH = 16
 ERRORS = "errors"
 INVALID_OUTPUT = "invalid_output"
 NEGATIVE_FEEDBACK = "negative_feedback"
-SLOW_FIRST_TOKEN = "slow_first_token"
+SLOW_FIRST_TOKEN = "slow_first_token"  # noqa: S105 - no password: a token of text
 GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN)
 
 
@@ -83,7 +83,8 @@ class ReleasePlan(_Frozen):
 
     :param release: the release's id, see :func:`release_id`.
     :param champion: ``None`` for the first deployment of a model: then there is nothing to compare with and no canary.
-    :param ledger_epoch: epoch of the ledger when the plan was made; the promotion is written as the next one or not at all.
+    :param ledger_epoch: epoch of the ledger when the plan was made; the promotion is written as the next one or not at
+        all.
     :param since: position in the traffic from which on the release observes.
     :param on_deadline: ``hold``: the canary goes on at its present share; harm still rolls it back, proved health still
         promotes it. ``ask``: it goes to 0 % and a person decides. ``roll_back``: the champion stays.

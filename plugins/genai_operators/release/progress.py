@@ -54,8 +54,8 @@ class JournalCorrupt(GenaiError):
 
 _E, _P = EventType, Phase
 
-#: What may happen in which phase, and where it leads. ``ROLLING_BACK`` may come at any time before ``PROMOTING``, and after
-#: it only when the ledger refused the promotion.
+#: What may happen in which phase, and where it leads. ``ROLLING_BACK`` may come at any time before ``PROMOTING``, and
+#: after it only when the ledger refused the promotion.
 _NEXT: dict[EventType, dict[Phase, Phase]] = {
     _E.STARTED: {_P.PLANNED: _P.DEPLOYING},
     _E.DEPLOYED: {_P.DEPLOYING: _P.WARMING_UP},

@@ -58,8 +58,9 @@ def sign(directory: Path, signature: Path, *, private_key: Path, trusted_keys: P
     name = key_name(_public_pem(_load_private(private_key)))
     if name not in trusted(trusted_keys):
         raise ConfigurationError(
-            f"the signing key {private_key} ({name[:SHORT_KEY_LENGTH]}) is not among the trusted keys in {trusted_keys}; "
-            "nothing signed with it would be served. Add its public key there, or sign with a trusted one."
+            f"the signing key {private_key} ({name[:SHORT_KEY_LENGTH]}) is not among the trusted keys in "
+            f"{trusted_keys}; nothing signed with it would be served. Add its public key there, or sign with a trusted "
+            "one."
         )
     signer = signing.Config().use_elliptic_key_signer(private_key=private_key)
     temporary = signature.with_name(f".{signature.name}.{secrets.token_hex(4)}")
@@ -83,8 +84,8 @@ def verify(directory: Path, signature: Path, *, trusted_keys: Path) -> str:
     name = _signer_of(signature)
     if name not in keys:
         raise SignatureInvalid(
-            f"{signature} was made with the key {name[:SHORT_KEY_LENGTH]}, which is not among the {len(keys)} trusted keys "
-            f"in {trusted_keys}. Sign the model with a trusted key, or add that key if you trust it."
+            f"{signature} was made with the key {name[:SHORT_KEY_LENGTH]}, which is not among the {len(keys)} trusted "
+            f"keys in {trusted_keys}. Sign the model with a trusted key, or add that key if you trust it."
         )
     verifier = verifying.Config().use_elliptic_key_verifier(public_key=keys[name])
     try:

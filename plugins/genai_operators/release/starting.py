@@ -118,8 +118,8 @@ def guardrail_plans(canary: Canary) -> tuple[GuardrailPlan, ...]:
             plans.append(GuardrailPlan(name=name, limit_ms=limit, **shared))
     if not [plan for plan in plans if plan.name != NEGATIVE_FEEDBACK]:
         raise SpecError(
-            f"canary.guardrails: switch on at least one of {ERRORS}, {INVALID_OUTPUT}, {SLOW_FIRST_TOKEN}; without them "
-            "nothing would stop a bad candidate"
+            f"canary.guardrails: switch on at least one of {ERRORS}, {INVALID_OUTPUT}, {SLOW_FIRST_TOKEN}; without "
+            "them nothing would stop a bad candidate"
         )
     return tuple(plans)
 

@@ -69,8 +69,8 @@ def read_manifest(model: Path) -> Manifest:
         return Manifest.from_json(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise ManifestMismatch(
-            f"{model} has no {MANIFEST_NAME}: it is empty or was never completely written. If the registry's files were "
-            "garbage-collected (`mlflow gc` ignores aliases), restore them or register the model again."
+            f"{model} has no {MANIFEST_NAME}: it is empty or was never completely written. If the registry's files "
+            "were garbage-collected (`mlflow gc` ignores aliases), restore them or register the model again."
         ) from error
     except ValueError as error:
         raise ManifestMismatch(f"{path} is not JSON: {error}") from error
@@ -91,8 +91,8 @@ def refuse_unsafe(model: Path) -> None:
         name = path.relative_to(model).as_posix()
         if reason := _unsafe(path):
             raise UnsafeWeights(
-                f"{model}: {name} {reason}. Convert the weights to safetensors (`model.save_pretrained(directory)` does) "
-                "and leave code out of the directory."
+                f"{model}: {name} {reason}. Convert the weights to safetensors (`model.save_pretrained(directory)` "
+                "does) and leave code out of the directory."
             )
         weights += path.suffix == ".safetensors"
     if not weights:

@@ -1,0 +1,191 @@
+"""Sign a trained model and make it a version of the registry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from genai_operators.compute.contract import Artifact, Result
+from genai_operators.exceptions import BadWorkload
+from genai_operators.operators import lineage
+from genai_operators.operators.canary import EVIDENCE_TAG
+from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.store import Store, locate
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+MODEL_OUTPUT = "model"
+
+
+class RegisterModelOperator(BaseOperator):
+    """Make a version of a fine-tuned model: manifest, signature, model card, tags; in MLflow as plain files.
+
+    The same weights are the same version, however often this runs. A version counts only once everything was uploaded
+    and read back; a crash leaves nothing that could be released. Weights other than safetensors are refused. ::
+
+        RegisterModelOperator(
+            task_id="register",
+            model="support_bot",
+            training="{{ ti.xcom_pull(task_ids='fine_tune')['result'] }}",
+            evaluation="{{ ti.xcom_pull(task_ids='evaluate')['result'] }}",
+        )
+
+    Returns ``{"model", "version", "digest", "uri", "verdict"}``; ``uri`` is the model's directory in the store.
+
+    :param model: the model's public name.
+    :param training: URI of the ``result.json`` of the fine-tuning. Templated.
+    :param evaluation: URI of the ``result.json`` of the evaluation; without one the version says so. Templated.
+    :param evidence: name -> URI or text that the ledger shall keep with a promotion of this version. Templated.
+    :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
+    :raises RegistryUnavailable: MLflow does not answer; a retry goes on where this try stopped.
+    :raises UnsafeWeights: a file could run code when loaded.
+    :raises ManifestMismatch: the stored model is not what the training wrote.
+    """
+
+    template_fields: Sequence[str] = ("training", "evaluation", "evidence", "store")
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        training: str,
+        evaluation: str | None = None,
+        evidence: Mapping[str, str] | None = None,
+        store: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("retry_policy", FailureRetryPolicy())
+        super().__init__(**kwargs)
+        self.model = model
+        self.training = training
+        self.evaluation = evaluation
+        self.evidence = dict(evidence or {})
+        self.store = store
+        self._lineage: tuple[list[Artifact], list[Artifact]] = ([], [])
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Download and verify the model, sign it, write its card, upload all of it, mark it complete."""
+        from genai_operators.hooks import settings
+        from genai_operators.hooks.registry import ModelRegistry
+
+        registry = ModelRegistry(settings.mlflow_uri())
+        keys = settings.signing()
+        training, spec = _read_result(self.training)
+        evaluation = None if not self.evaluation else _read_result(self.evaluation)[0]
+        artifact = training.outputs.get(MODEL_OUTPUT)
+        if artifact is None:
+            raise BadWorkload(f"{self.training} has no output {MODEL_OUTPUT!r}; is it the result of a fine-tuning?")
+        tags = self._tags(context, artifact, spec, evaluation)
+        with tempfile.TemporaryDirectory() as folder:
+            package = Path(folder) / "package"
+            _build_package(
+                package, self.model, artifact=artifact, training=training, spec=spec, evaluation=evaluation, keys=keys
+            )
+            self.log.info("signed %s, digest %s", artifact.uri, artifact.digest[:12])
+            figures = dict(evaluation.metrics) if evaluation else {}
+            version = registry.register(self.model, package, tags=tags, metrics={**training.metrics, **figures})
+        self.log.info("%s v%s is complete in MLflow at %s", self.model, version.version, registry.rest.uri)
+        self._remember(context, artifact, version.version)
+        return {
+            "model": self.model,
+            "version": version.version,
+            "digest": artifact.digest,
+            "uri": artifact.uri,
+            "verdict": tags.get("genai.evaluation"),
+        }
+
+    def _tags(
+        self, context: Context, artifact: Artifact, spec: Mapping[str, Any], evaluation: Result | None
+    ) -> dict[str, str]:
+        evidence = {"model": artifact.uri, "training": self.training, **self.evidence}
+        dataset = spec.get("inputs", {}).get("dataset")
+        if dataset:
+            evidence |= {"dataset": dataset["uri"], "dataset_digest": dataset["digest"]}
+        verdict = evaluation.verdict if evaluation else None
+        if self.evaluation:
+            evidence["evaluation"] = self.evaluation
+        return {
+            "genai.fingerprint": str(spec.get("fingerprint", "")),
+            "genai.dataset": evidence.get("dataset_digest", ""),
+            "genai.evaluation": str(verdict.outcome) if verdict else "none",
+            "genai.run": f"{context['ti'].dag_id}/{context['run_id']}",
+            **{f"{EVIDENCE_TAG}{name}": value for name, value in evidence.items()},
+        }
+
+    def _remember(self, context: Context, artifact: Artifact, version: int) -> None:
+        self._lineage = ([artifact], [Artifact(f"x-mlflow://models/{self.model}", artifact.digest)])
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra = {"version": version, "digest": artifact.digest}
+
+    def get_openlineage_facets_on_complete(self, _task_instance: Any) -> Any:
+        """From the weights to the version; ``None`` where OpenLineage's provider is not installed."""
+        inputs, outputs = self._lineage
+        return lineage.operator_lineage(inputs=inputs, outputs=outputs)
+
+
+def _read_result(uri: str) -> tuple[Result, dict[str, Any]]:
+    """A workload's result and its spec."""
+    store, name = locate(uri)
+    return Result.from_json(store.get_json(name)), store.get_json("spec.json")
+
+
+def _build_package(
+    package: Path,
+    model: str,
+    *,
+    artifact: Artifact,
+    training: Result,
+    spec: Mapping[str, Any],
+    evaluation: Result | None,
+    keys: Any,
+) -> None:
+    from genai_operators.exceptions import ManifestMismatch
+    from genai_operators.release import signing
+    from genai_operators.release.card import CardFacts, build_card
+    from genai_operators.release.verification import (
+        CARD_NAME,
+        MODEL_FOLDER,
+        SIGNATURE_NAME,
+        refuse_unsafe,
+        verify_package,
+        write_manifest,
+    )
+
+    store, name = locate(artifact.uri)
+    manifest = Store.open(store.uri).download_directory(name, package / MODEL_FOLDER)
+    if manifest.digest != artifact.digest:
+        raise ManifestMismatch(
+            f"{artifact.uri} is not what the training wrote (digest {manifest.digest[:12]}, expected "
+            f"{artifact.digest[:12]}); train again or restore it"
+        )
+    refuse_unsafe(package / MODEL_FOLDER)
+    write_manifest(package / MODEL_FOLDER, manifest)
+    params = spec.get("params", {})
+    facts = CardFacts(
+        model=model,
+        digest=manifest.digest,
+        files=len(manifest.files),
+        size_bytes=sum(file.size for file in manifest.files.values()),
+        recipe=params.get("recipe", {}),
+        seed=params.get("seed"),
+        training=training.metrics,
+        evaluation=evaluation.metrics if evaluation else {},
+        verdict=evaluation.verdict if evaluation else None,
+        references={
+            "workload": str(spec.get("fingerprint", "")),
+            **{name: str(entry["digest"]) for name, entry in spec.get("inputs", {}).items()},
+        },
+    )
+    (package / CARD_NAME).write_text(build_card(facts))
+    signing.sign(
+        package / MODEL_FOLDER,
+        package / SIGNATURE_NAME,
+        private_key=keys.private_key,
+        trusted_keys=keys.trusted_keys,
+    )
+    verify_package(package, trusted_keys=keys.trusted_keys, digest=manifest.digest)
