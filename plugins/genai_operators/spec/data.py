@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from genai_operators.spec.quantities import Fraction
+from genai_operators.spec.gate import OnFailure
+from genai_operators.spec.quantities import Fraction, PositiveInt
 from genai_operators.spec.section import Section
 
 
@@ -75,3 +76,5 @@ class Data(Section):
     suite: str = Field(default="include/suites/messages.yaml", description="The expectations that the rows must meet.")
     feedback: bool = Field(default=True, description="Also learn from answers that users marked or corrected.")
     minimum_new_rows: int = Field(default=100, ge=0, description="Fewer new feedback rows wait for the next run.")
+    maximum_new_rows: PositiveInt = Field(default=5000, description="At most so many feedback rows, the newest.")
+    on_failure: OnFailure = Field(default=OnFailure.FAIL, description="What the run does when the rows do not pass.")
