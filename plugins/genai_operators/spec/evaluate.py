@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
+from genai_operators.spec.gate import OnFailure
 from genai_operators.spec.quantities import Fraction, PositiveInt
 from genai_operators.spec.section import Section
 
@@ -16,15 +17,6 @@ class NewDataRule(StrEnum):
     AUTO = "auto"
     SUPERIOR = "superior"
     NON_INFERIOR = "non_inferior"
-
-
-class OnFailure(StrEnum):
-    """What a run does when a gate fails: stop, go on, skip the rest, or ask a person."""
-
-    FAIL = "fail"
-    WARN = "warn"
-    SKIP = "skip"
-    ASK = "ask"
 
 
 class Evaluate(Section):

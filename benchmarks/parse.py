@@ -1,0 +1,123 @@
+"""What DAG files cost the DAG processor: importing our operators, and parsing many model files.
+
+``python benchmarks/parse.py [--models 200]`` prints each figure, the baseline measured in the same run, and the ratio.
+Every measurement is a fresh process; the best of a few counts, as others use the machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = 3
+
+IMPORT = """
+import airflow.sdk, time
+begin = time.perf_counter()
+import genai_operators
+for name in genai_operators.__all__:
+    getattr(genai_operators, name)
+print(time.perf_counter() - begin)
+"""
+
+#: What every DAG file needs is imported before the clock starts, for both alike.
+PRELUDE = """
+import sys, time
+from pathlib import Path
+from airflow.sdk import DAG, Param
+from airflow.providers.standard.operators.empty import EmptyOperator
+"""
+
+MODELS = f"""{PRELUDE}
+begin = time.perf_counter()
+from genai_operators.lifecycle import lifecycle_dags
+dags = lifecycle_dags(Path(sys.argv[1]))
+assert len(dags) == 3 * int(sys.argv[2]), len(dags)
+print(time.perf_counter() - begin)
+"""
+
+#: The same DAGs, tasks, order, schedules and form fields, of operators that do nothing.
+EMPTY = f"""{PRELUDE}
+begin = time.perf_counter()
+TASKS = {{
+    "retrain": ["plan", "validate", "fine_tune", "evaluate", "register", "approve", "release"],
+    "drift": ["check"],
+    "rollback": ["rollback"],
+}}
+PARAMS = {{"retrain": 8, "drift": 0, "rollback": 2}}
+dags = {{}}
+for number in range(int(sys.argv[2])):
+    for name, tasks in TASKS.items():
+        params = {{f"field_{{i}}": Param("", type="string", title="t") for i in range(PARAMS[name])}}
+        with DAG(f"model_{{number}}__{{name}}", schedule=None, catchup=False, params=params, tags=["genai"]) as dag:
+            previous = None
+            for task_id in tasks:
+                task = EmptyOperator(task_id=task_id)
+                if previous is not None:
+                    previous >> task
+                previous = task
+        dags[dag.dag_id] = dag
+print(time.perf_counter() - begin)
+"""
+
+MODEL_FILE = """\
+description: Model number {number}
+owner: bench
+data:
+  train: include/data/rows.csv
+  output: json
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=200)
+    count = parser.parse_args().models
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        make_project(project, count)
+        imported = best(IMPORT, project, count)
+        print(f"importing every operator over airflow.sdk: {imported:.3f} s (limit 0.3 s, ratio {imported / 0.3:.2f})")
+        baseline, ours = best(EMPTY, project, count), best(MODELS, project, count)
+        limit = 1.5 * baseline + 0.5
+        print(f"{count} model files: {ours:.2f} s; the same DAGs of empty operators: {baseline:.2f} s")
+        print(f"ratio {ours / baseline:.2f}; limit 1.5 x + 0.5 s = {limit:.2f} s: {'kept' if ours < limit else 'MISSED'}")
+
+
+def make_project(project: Path, count: int) -> None:
+    """A project folder with so many model files."""
+    for name in ("models", "recipes", "suites"):
+        (project / "include" / name).mkdir(parents=True)
+    (project / "include/recipes/small.yaml").write_text("max_steps: 10\n")
+    (project / "include/suites/messages.yaml").write_text("{}\n")
+    for number in range(count):
+        (project / f"include/models/model_{number}.yaml").write_text(MODEL_FILE.format(number=number))
+
+
+def best(program: str, project: Path, count: int) -> float:
+    """Seconds that the program prints in its last line, the least of a few fresh processes."""
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(project / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "no-plugins"),
+        "PYTHONPATH": str(ROOT / "plugins"),
+    }
+    command = [sys.executable, "-c", program, str(project), str(count)]
+    seconds = []
+    for _ in range(ROUNDS):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        seconds.append(float(done.stdout.splitlines()[-1]))
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

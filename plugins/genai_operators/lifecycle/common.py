@@ -1,0 +1,35 @@
+"""What all DAGs of a model share: owner, tags, retries, documentation."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from genai_operators.lifecycle.names import Lifecycle, dag_id
+from genai_operators.spec.model import ModelSpec
+
+#: A retry meets the work that the first try began; the failure's class decides whether there is one at all.
+RETRIES = 2
+RETRY_DELAY = timedelta(seconds=30)
+
+
+def dag_arguments(model: str, spec: ModelSpec, lifecycle: Lifecycle, *, doc: str) -> dict[str, Any]:
+    """Arguments of a DAG of this model, its schedule and form left out."""
+    text = spec.description or f"Model {model}"
+    return {
+        "dag_id": dag_id(model, lifecycle),
+        "description": f"{text}: {lifecycle}",
+        "doc_md": f"### {model}\n\n{text}\n\n{doc}\n\nModel file: `include/models/{model}.yaml`, owner: {spec.owner}\n",
+        "catchup": False,
+        "max_active_runs": 1,
+        "tags": ["genai", model, str(lifecycle)],
+        "default_args": {"owner": spec.owner, "retries": RETRIES, "retry_delay": RETRY_DELAY},
+        "is_paused_upon_creation": False,
+        "auto_register": False,
+    }
+
+
+def workload_arguments(spec: ModelSpec) -> dict[str, Any]:
+    """Where the workloads of this model run."""
+    pool = {"pool": spec.compute.pool} if spec.compute.pool else {}
+    return {"compute": spec.compute.target.value, **pool}
