@@ -32,7 +32,7 @@ STALE_AFTER_S = 6.0
 #: Nobody can look where it runs: its supervisor ends it after a lease of 60 s, so this long is proof enough.
 LOST_AFTER_S = 300.0
 #: A claimed attempt without a sign of life is launched again this often; its fence lets only one begin.
-RELAUNCH_S = 10.0
+RELAUNCH_S = 5.0
 #: The result is there; the process may take this long to end.
 FINISH_S = 30.0
 #: Long past the grace of a supervisor that was asked to stop: it hangs, and is killed.
