@@ -26,12 +26,12 @@ from typing import ClassVar
 BLOCK_BYTES = 65_536
 UPSTREAM_TIMEOUT_S = 120.0
 CHAT_PATH = "/v1/chat/completions"
-PASSED_HEADERS = ("content-type", "content-length")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.0: the end of an answer is the end of its connection, so a stream needs no framing."""
+    """One request a connection. Answers are chunked, so that one that breaks off inside is seen to break off here."""
 
+    protocol_version = "HTTP/1.1"
     inner_port: ClassVar[int]
     failure_share: ClassVar[float]
 
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self, body: bytes) -> None:
         inner = http.client.HTTPConnection("127.0.0.1", self.inner_port, timeout=UPSTREAM_TIMEOUT_S)
-        headers = {name: value for name in PASSED_HEADERS if (value := self.headers.get(name))}
+        headers = {"content-type": self.headers.get("content-type", "application/json")}
         try:
             inner.request(self.command, self.path, body=body or None, headers=headers)
             answer = inner.getresponse()
@@ -55,14 +55,15 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(503, f"the model server does not answer yet: {error}")
             return
         self.send_response(answer.status)
-        for name in PASSED_HEADERS:
-            if value := answer.getheader(name):
-                self.send_header(name, value)
+        self.send_header("content-type", answer.getheader("content-type", "application/json"))
+        self.send_header("transfer-encoding", "chunked")
+        self.send_header("connection", "close")
         self.end_headers()
         try:
             while block := answer.read1(BLOCK_BYTES):
-                self.wfile.write(block)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block))
                 self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
         except (OSError, http.client.HTTPException) as error:
             self.log_error("an answer broke off: %s", error)
         finally:
@@ -73,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(data)))
+        self.send_header("connection", "close")
         self.end_headers()
         self.wfile.write(data)
 

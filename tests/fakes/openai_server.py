@@ -31,7 +31,9 @@ class Faults:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP/1.0: one request a connection, the end of the body is the end of the connection."""
+    """A stream is chunked, as a real server's is, so that its sudden end is told from its end."""
+
+    protocol_version = "HTTP/1.1"
 
     faults: Faults
     name: str
@@ -78,6 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     def _stream(self, body: dict[str, Any]) -> None:
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         self._event({"choices": [{"index": 0, "delta": {"role": "assistant"}}]})
         time.sleep(self.faults.first_token_ms / 1000)
@@ -86,6 +89,7 @@ class Handler(BaseHTTPRequestHandler):
             if k == self.faults.break_after:
                 if self.faults.error_event:
                     self._event({"error": "asked to break"})
+                    self._end()
                     return
                 os._exit(3)
             if k:
@@ -97,10 +101,15 @@ class Handler(BaseHTTPRequestHandler):
             "usage": {"completion_tokens": len(words)},
         }
         self._event(end)
+        self._end()
 
     def _event(self, value: dict[str, Any]) -> None:
-        self.wfile.write(f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode())
+        data = f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         self.wfile.flush()
+
+    def _end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
 
     def _json(self, status: int, value: dict[str, Any]) -> None:
         data = json.dumps(value, ensure_ascii=False).encode()

@@ -83,9 +83,9 @@ def _listener(directory: Path, *, port: int) -> dict[str, Any]:
         "http_filters": [_lua_filter(), _router_filter()],
         "access_log": [_access_log(directory)],
         # Every caller counts as external: its x-request-id is replaced (ids must be unique) and x-envoy-* headers,
-        # which could ask for retries, are dropped.
+        # which could ask for retries, are dropped. An empty list of internal addresses would mean the usual ones.
         "use_remote_address": True,
-        "internal_address_config": {"cidr_ranges": []},
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
         "skip_xff_append": True,
         "generate_request_id": True,
         "always_set_request_id_in_response": True,
