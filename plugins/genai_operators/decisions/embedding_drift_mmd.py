@@ -53,7 +53,8 @@ def mmd_test(
     Adds permutations until ``ENOUGH_EXCEEDANCES`` of them reached the data or p can be told from ``level``.
 
     ``moved``: for a kernel with values in 0..1 the discrepancy is at most sqrt(2) times the share of rows that moved
-    (total variation), and what is observed exceeds the truth by at most the noise, whose quantile the permutations show.
+    (total variation), and what is observed exceeds the truth by at most the noise, whose quantile the permutations
+    show.
 
     :param reference: shape (n, d), finite. :param current: shape (m, d), finite.
     :param permutations: a fixed number instead of the adaptive one (for a benchmark).

@@ -14,7 +14,13 @@ from genai_operators.exceptions import DataError
 from genai_operators.store import canonical_json
 from genai_operators.workloads.frame_profile import profile_frame
 from genai_operators.workloads.records import Record
-from genai_operators.workloads.text_features import feature_kinds, learn_vocabulary, text_features
+from genai_operators.workloads.text_features import (
+    OUT_OF_VOCABULARY,
+    describe,
+    feature_kinds,
+    learn_vocabulary,
+    reference_out_of_vocabulary,
+)
 
 PREFIX = "prompt."
 REFERENCE_VERSION = 1
@@ -33,7 +39,7 @@ class Reference:
         if not records:
             raise DataError("there are no rows to learn a drift reference from")
         vocabulary = learn_vocabulary(_questions(records))
-        return cls(profile_prompts(records, vocabulary=vocabulary), tuple(vocabulary))
+        return cls(profile_prompts(records, vocabulary=vocabulary, learnt=True), tuple(vocabulary))
 
     def save(self, path: Path) -> None:
         """Write ``profile.json``."""
@@ -58,13 +64,19 @@ class Reference:
         return cls(Profile.from_json(record["profile"]), tuple(record["vocabulary"]))
 
 
-def profile_prompts(records: Sequence[Record], *, vocabulary: Sequence[str], features: Sequence[str] = ()) -> Profile:
+def profile_prompts(
+    records: Sequence[Record], *, vocabulary: Sequence[str], features: Sequence[str] = (), learnt: bool = False
+) -> Profile:
     """Profile of what users said last in each record; all features, or those named (``prompt.words``).
 
+    :param learnt: are these the records that the vocabulary was learnt from? Then each is judged by the others' words.
     :raises DataError: for a feature that there is not.
     """
-    frame = pl.DataFrame({"text": _questions(records)})
-    frame = frame.select(text_features(pl.col("text"), prefix=PREFIX, vocabulary=vocabulary))
+    questions = _questions(records)
+    frame = describe(questions, prefix=PREFIX, vocabulary=vocabulary)
+    if learnt:
+        unknown_words = reference_out_of_vocabulary(questions, vocabulary)
+        frame = frame.with_columns(unknown_words.alias(PREFIX + OUT_OF_VOCABULARY))
     kinds = feature_kinds(prefix=PREFIX, vocabulary=True)
     if unknown := sorted(set(features) - set(kinds)):
         raise DataError(f"drift.features: there is no feature {unknown[0]!r}; there are {', '.join(kinds)}")
