@@ -1,7 +1,7 @@
 """What DAG files cost the DAG processor: importing our operators, and parsing many model files.
 
 ``python benchmarks/parse.py [--models 200]`` prints each figure, the baseline measured in the same run, and the ratio.
-Every measurement is a fresh process; the best of a few counts, as others use the machine too.
+Every measurement is a fresh process, in CPU seconds; the best of a few counts, as others use the machine too.
 """
 
 from __future__ import annotations
@@ -18,43 +18,49 @@ ROUNDS = 3
 
 IMPORT = """
 import airflow.sdk, time
-begin = time.perf_counter()
+begin = time.process_time()
 import genai_operators
 for name in genai_operators.__all__:
     getattr(genai_operators, name)
-print(time.perf_counter() - begin)
+print(time.process_time() - begin)
 """
 
 #: What every DAG file needs is imported before the clock starts, for both alike.
 PRELUDE = """
 import sys, time
 from pathlib import Path
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, AssetAlias, CronTriggerTimetable, Param
 from airflow.providers.standard.operators.empty import EmptyOperator
 """
 
 MODELS = f"""{PRELUDE}
-begin = time.perf_counter()
+begin = time.process_time()
 from genai_operators.lifecycle import lifecycle_dags
 dags = lifecycle_dags(Path(sys.argv[1]))
 assert len(dags) == 3 * int(sys.argv[2]), len(dags)
-print(time.perf_counter() - begin)
+print(time.process_time() - begin)
 """
 
 #: The same DAGs, tasks, order, schedules and form fields, of operators that do nothing.
 EMPTY = f"""{PRELUDE}
-begin = time.perf_counter()
+begin = time.process_time()
 TASKS = {{
     "retrain": ["plan", "validate", "fine_tune", "evaluate", "register", "approve", "release"],
     "drift": ["check"],
     "rollback": ["rollback"],
 }}
 PARAMS = {{"retrain": 8, "drift": 0, "rollback": 2}}
+SCHEDULES = {{
+    "retrain": lambda number: AssetAlias(f"model_{{number}}_drift"),
+    "drift": lambda number: CronTriggerTimetable("@hourly", timezone="UTC"),
+    "rollback": lambda number: None,
+}}
 dags = {{}}
 for number in range(int(sys.argv[2])):
     for name, tasks in TASKS.items():
         params = {{f"field_{{i}}": Param("", type="string", title="t") for i in range(PARAMS[name])}}
-        with DAG(f"model_{{number}}__{{name}}", schedule=None, catchup=False, params=params, tags=["genai"]) as dag:
+        schedule = SCHEDULES[name](number)
+        with DAG(f"model_{{number}}__{{name}}", schedule=schedule, params=params, catchup=False, tags=["genai"]) as dag:
             previous = None
             for task_id in tasks:
                 task = EmptyOperator(task_id=task_id)
@@ -62,7 +68,7 @@ for number in range(int(sys.argv[2])):
                     previous >> task
                 previous = task
         dags[dag.dag_id] = dag
-print(time.perf_counter() - begin)
+print(time.process_time() - begin)
 """
 
 MODEL_FILE = """\
@@ -84,10 +90,12 @@ def main() -> None:
         make_project(project, count)
         imported = best(IMPORT, project, count)
         print(f"importing every operator over airflow.sdk: {imported:.3f} s (limit 0.3 s, ratio {imported / 0.3:.2f})")
-        baseline, ours = best(EMPTY, project, count), best(MODELS, project, count)
+        ours, baseline = best(MODELS, project, count), best(EMPTY, project, count)
         limit = 1.5 * baseline + 0.5
-        print(f"{count} model files: {ours:.2f} s; the same DAGs of empty operators: {baseline:.2f} s")
-        print(f"ratio {ours / baseline:.2f}; limit 1.5 x + 0.5 s = {limit:.2f} s: {'kept' if ours < limit else 'MISSED'}")
+        print(f"{count} model files: {ours:.2f} s; the same DAGs of empty operators: {baseline:.2f} s (CPU time)")
+        print(
+            f"ratio {ours / baseline:.2f}; limit 1.5 x + 0.5 s = {limit:.2f} s: {'kept' if ours < limit else 'MISSED'}"
+        )
 
 
 def make_project(project: Path, count: int) -> None:

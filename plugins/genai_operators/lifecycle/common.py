@@ -22,6 +22,8 @@ def dag_arguments(model: str, spec: ModelSpec, lifecycle: Lifecycle, *, doc: str
         "doc_md": f"### {model}\n\n{text}\n\n{doc}\n\nModel file: `include/models/{model}.yaml`, owner: {spec.owner}\n",
         "catchup": False,
         "max_active_runs": 1,
+        "max_active_tasks": 1,
+        "max_consecutive_failed_dag_runs": 0,
         "tags": ["genai", model, str(lifecycle)],
         "default_args": {"owner": spec.owner, "retries": RETRIES, "retry_delay": RETRY_DELAY},
         "is_paused_upon_creation": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.definitions.asset import Dataset, Model
@@ -33,21 +34,25 @@ def model_of(dag_id: str | None) -> str | None:
 
 
 # The `x-` keeps Airflow from taking a scheme for one of its own and normalising the rest away.
+@cache
 def dataset_asset(model: str) -> Dataset:
     """The validated training data of a model."""
     return Dataset(name=f"{model}_dataset", uri=f"x-genai://datasets/{model}")
 
 
+@cache
 def version_asset(model: str) -> Model:
     """The versions of a model in the registry."""
     return Model(name=f"{model}_versions", uri=f"x-mlflow://models/{model}")
 
 
+@cache
 def endpoint_asset(model: str) -> Asset:
     """The public name under which the champion answers."""
     return Asset(name=f"{model}_endpoint", uri=f"x-genai://endpoints/{model}", group="endpoint")
 
 
+@cache
 def drift_alias(model: str) -> AssetAlias:
     """What the drift check emits on an alarm, and the retraining is scheduled on."""
     return AssetAlias(name=f"{model}_drift", group="drift")

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, chain
 
 from genai_operators.lifecycle.common import dag_arguments, workload_arguments
-from genai_operators.lifecycle.form import retrain_form
+from genai_operators.lifecycle.form import attach_form, retrain_form
 from genai_operators.lifecycle.names import (
     RETRAIN_TASKS,
     Lifecycle,
@@ -41,7 +41,6 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
     with DAG(
         **dag_arguments(model, spec, Lifecycle.RETRAIN, doc=doc),
         schedule=_schedule(model, cron),
-        params=retrain_form(spec, recipes=recipes),
     ) as dag:
         plan = PlanRetrainingOperator(
             task_id="plan",
@@ -55,60 +54,66 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             extra_data="{{ params.extra_data }}",
             reuse=REUSE,
         )
+        decided: Any = plan.output
         validate = _validate(model, spec)
+        dataset: Any = validate.output
         fine_tune = FineTuneOperator(
             task_id="fine_tune",
             model=model,
-            dataset=validate.output,
-            recipe=plan.output["recipe"],
-            refresh=plan.output["refresh"],
-            seed=plan.output["seed"],
+            dataset=dataset,
+            recipe=decided["recipe"],
+            refresh=decided["refresh"],
+            seed=decided["seed"],
             rehearsal=spec.train.rehearsal,
             timeout=spec.train.timeout,
             reuse=REUSE,
             inlets=[dataset_asset(model)],
             **workload_arguments(spec),
         )
+        trained: Any = fine_tune.output
         evaluate = EvaluateModelOperator(
             task_id="evaluate",
             model=model,
-            dataset=validate.output,
-            candidate=fine_tune.output,
+            dataset=dataset,
+            candidate=trained,
             evaluate=spec.evaluate,
-            rule_on_new=plan.output["rule_on_new"],
+            rule_on_new=decided["rule_on_new"],
             output=spec.data.output.value,
             on_failure=spec.evaluate.on_failure.value,
             reuse=REUSE,
             **workload_arguments(spec),
         )
+        evaluated: Any = evaluate.output
         register = RegisterModelOperator(
             task_id="register",
             model=model,
-            training=fine_tune.output["result"],
-            evaluation=evaluate.output["result"],
+            training=trained["result"],
+            evaluation=evaluated["result"],
             outlets=[version_asset(model)],
         )
+        registered: Any = register.output
         approve = ApproveReleaseOperator(
             task_id="approve",
             model=model,
             required="{{ params.ask_before_release }}",
             candidate=f"{model} v{{{{ ti.xcom_pull(task_ids='register')['version'] }}}}",
-            results={"Evaluation": evaluate.output["result"]},
+            results={"Evaluation": evaluated["result"]},
             approvers=spec.governance.approvers,
             timeout=spec.governance.approval_timeout,
         )
         release = CanaryReleaseOperator(
             task_id="release",
             model=model,
-            version=register.output["version"],
+            version=registered["version"],
             canary=spec.canary,
             serve=spec.serve,
-            runtime=plan.output["runtime"],
+            runtime=decided["runtime"],
             output_kind=spec.data.output.value,
             inlets=[version_asset(model)],
             outlets=[endpoint_asset(model)],
         )
         chain(plan, validate, fine_tune, evaluate, register, approve, release)
+    attach_form(dag, retrain_form(spec, recipes=recipes))
     assert tuple(dag.task_ids) == RETRAIN_TASKS, "task ids never depend on what the model file says"
     return dag
 
