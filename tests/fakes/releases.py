@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genai_operators.compute.owners import Owner
 from genai_operators.release.canary import Controller, Parts
-from genai_operators.release.ledger import Action, Ledger
+from genai_operators.release.ledger import Action, Ledger, LedgerEntry
 from genai_operators.release.plan import GuardrailPlan, ReleasePlan, Step, release_id
 from genai_operators.serving.contract import Deployment
 from genai_operators.store import Store
@@ -106,3 +107,25 @@ class Bench:
                 return progress
             self.serving.sleep(POLL_S)
         raise AssertionError(f"still {progress.phase} after {ticks} ticks")
+
+    def description(self) -> dict[str, Any]:
+        """The parts in plain JSON, as an operator passes them to a trigger."""
+        return {"factory": "tests.fakes.releases:open_parts", "settings": {"folder": str(self.folder)}}
+
+
+def open_parts(settings: Mapping[str, Any], _model: str, _serve: Mapping[str, Any]) -> Parts:
+    """What :func:`genai_operators.release.subject.open_parts` calls in tests."""
+    return Bench(Path(settings["folder"])).parts()
+
+
+class Surroundings:
+    """Implements :class:`genai_operators.release.reconcile.Surroundings` over a bench."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def parts(self, _model: str, _serve: Mapping[str, Any]) -> Parts:
+        return self._bench.parts()
+
+    def deployment(self, entry: LedgerEntry, *, runtime: str) -> Deployment:
+        return deployment(entry.version, runtime)

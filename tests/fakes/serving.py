@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -43,7 +45,7 @@ class Behaviour:
 
 @dataclass
 class World:
-    """Everything the fake remembers."""
+    """Everything the fake remembers. ``sends``: percent that is really sent where another one is asked for."""
 
     now: float = START
     rate: float = 20.0
@@ -51,6 +53,7 @@ class World:
     feedback_share: float = 0.3
     longest_s: float = 1.0
     gateway_down: bool = False
+    sends: dict[str, float] = field(default_factory=dict)
     champion: dict[str, Any] | None = None
     canary: dict[str, Any] | None = None
     deployed_at: dict[str, float] = field(default_factory=dict)
@@ -110,7 +113,7 @@ class FakeServing:
             if str(slot) == "canary" and held is not None and world.percent > 0:
                 raise ServingFailed("the canary slot has traffic")
             setattr(world, str(slot), deployment.to_json())
-            world.deployed_at.setdefault(deployment.id, world.now)
+            world.deployed_at[deployment.id] = world.now
             if str(slot) == "canary":
                 world.percent = 0.0
             _route(world)
@@ -206,7 +209,9 @@ class FakeAliases:
 
     def set_champion(self, model: str, version: int) -> bool:
         moved = self.champion(model) != version
-        self._file.write_text(str(version))
+        temporary = self._file.with_name(f"alias.{os.getpid()}.{threading.get_ident()}")
+        temporary.write_text(str(version))
+        temporary.replace(self._file)
         return moved
 
     def champion(self, model: str) -> int | None:
@@ -236,7 +241,7 @@ def _request(world: World, number: int) -> RequestFact:
     arrived = START + number / world.rate
     in_force = [route for route in world.routes if route[0] <= arrived]
     _, percent, route_version, champion, canary = in_force[-1] if in_force else (0, 0.0, 0, "", "")
-    on_canary = _chance(number, "arm") < percent / 100
+    on_canary = _chance(number, "arm") < world.sends.get(str(percent), percent) / 100
     deployment = canary if on_canary else champion
     behaviour = _behaviour(world, deployment)
     failed = not deployment or _chance(number, "error") < behaviour.errors

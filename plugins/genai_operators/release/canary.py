@@ -342,10 +342,20 @@ def converge(serving: Serving, deployment: Deployment) -> bool:
     if status.canary is None or status.canary.id != deployment.id:
         serving.deploy(deployment, slot=Slot.CANARY.value)
         return False
-    if not serving.ready(Slot.CANARY.value):
-        return False
+    try:
+        if not serving.ready(Slot.CANARY.value):
+            return False
+    except ServingFailed:
+        if _is_champion(serving, deployment):  # another controller was faster; the canary's slot is empty by now
+            return True
+        raise
     serving.promote()
     return True
+
+
+def _is_champion(serving: Serving, deployment: Deployment) -> bool:
+    champion = serving.status().champion
+    return champion is not None and champion.id == deployment.id
 
 
 _ACTIONS: Mapping[Phase, Callable[[Controller], Decision | None]] = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +88,7 @@ class TestCompareAndSwap:
         racers = [context.Process(target=race, args=(store.uri, number, barrier, queue)) for number in range(RACERS)]
         for racer in racers:
             racer.start()
-        wins = sum((queue.get(timeout=120) for _ in racers), [])
+        wins = functools.reduce(operator.iadd, (queue.get(timeout=120) for _ in racers), [])
         for racer in racers:
             racer.join()
         assert sorted(wins) == list(range(1, ROUNDS + 1))
