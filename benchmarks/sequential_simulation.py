@@ -30,6 +30,7 @@ class HarmReplicas:
     def __init__(self, count: int, *, guardrails: int = 1, alpha: float = 0.05, weights: Floats = WEIGHTS) -> None:
         self.threshold = 1.0 / alpha
         self.guardrails = guardrails
+        self.lowers_bets = True
         self.products = np.tile((weights / weights.sum())[None, :, None], (guardrails, 1, count))
         self.scale = np.ones((guardrails, count))
         self.value = np.ones((guardrails, count))
@@ -55,7 +56,7 @@ class HarmReplicas:
         after = before * np.where(canary, on_canary, on_champion)
         mixture = after.sum(axis=0)
         value = scale * mixture
-        lowered = raised > room
+        lowered = (raised > room) & self.lowers_bets
         paid_out = np.maximum((self.value[which, place] - propensity * room) / (1.0 - propensity), value)
         landed = np.where(canary, room, paid_out)
         self.value[which, place] = np.where(lowered, landed, value)
@@ -126,15 +127,18 @@ def simulate_harm(
     weights: Floats = WEIGHTS,
     weight_read_after: Controller | None = None,
     without_shares: bool = False,
+    lowers_bets: bool = True,
 ) -> HarmRuns:
     """Run releases until their alarm or until ``events`` bad events.
 
     :param ratio: true ratio of bad rates of the first guardrail; the others are equal in both arms.
     :param weight_read_after: broken on purpose: the evidence uses this weight, chosen when the outcome is known.
+    :param lowers_bets: false: bets overshoot the threshold, as in the plain mixture.
     :param without_shares: broken on purpose: every guardrail may use all of ``alpha``.
     """
     random = np.random.default_rng(seed)
     replicas = HarmReplicas(releases, guardrails=guardrails, alpha=alpha, weights=weights)
+    replicas.lowers_bets = lowers_bets
     alive, last = np.arange(releases), np.zeros(releases, dtype=bool)
     requests = np.zeros(releases)
     found = HarmRuns(events=np.full(releases, np.inf), requests=np.full(releases, np.inf))

@@ -13,20 +13,19 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from genai_operators.decisions.paired_differences import (
     bootstrap_interval,
     clustered_mean_difference,
     mean_difference,
 )
+from genai_operators.decisions.paired_exact import exact_p_value
 from genai_operators.decisions.paired_multiplicity import benjamini_hochberg, holm
 from genai_operators.decisions.paired_power import POWER, items_needed, minimum_detectable_difference
 from genai_operators.decisions.paired_rates import (
     mcnemar_exact,
     rule_of_three,
     score_interval,
-    score_statistic,
     wilson,
 )
 from genai_operators.decisions.verdict import Check, Outcome, Severity
@@ -36,6 +35,7 @@ __all__ = [
     "PairedResult",
     "benjamini_hochberg",
     "bootstrap_interval",
+    "exact_p_value",
     "holm",
     "items_needed",
     "mcnemar_exact",
@@ -118,8 +118,8 @@ def non_inferiority(
 ) -> PairedResult:
     """Is the candidate at most ``margin`` worse than the baseline? Passes if the lower bound exceeds ``-margin``.
 
-    Right-or-wrong items: Tango's paired score test and interval. Other scores: Student's t on the differences. With
-    ``clusters``: cluster-robust (jackknife).
+    Right-or-wrong items: the exact unconditional score test (:mod:`~genai_operators.decisions.paired_exact`) with
+    Tango's interval. Other scores: Student's t on the differences. With ``clusters``: cluster-robust (jackknife).
 
     :param candidate: shape (n,), the score of each item; booleans or numbers, higher is better.
     :param baseline: shape (n,), of the same items in the same order.
@@ -145,7 +145,8 @@ def superiority(
 ) -> PairedResult:
     """Is the candidate better than the baseline by more than ``gain``? Arguments as :func:`non_inferiority`.
 
-    Right-or-wrong items with ``gain`` 0: the exact McNemar test; its interval is Tango's.
+    For right-or-wrong items and ``gain`` 0 the test is the exact unconditional McNemar test, more powerful than
+    :func:`mcnemar_exact` and as valid.
     """
     if not (math.isfinite(gain) and gain >= 0):
         raise DataError(f"superiority: gain must be a number of at least 0, got {gain}")
@@ -209,17 +210,16 @@ def _compare(
 def _rates(differences: Floats, asked: Threshold) -> _Estimate:
     n = len(differences)
     gained, lost = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
-    if asked.value == 0.0:
-        p_value, method = mcnemar_exact(gained=gained, lost=lost, alternative="greater"), "exact McNemar"
-    else:
-        statistic = score_statistic(asked.value, gained=gained, lost=lost, n=n)
-        p_value, method = float(special.ndtr(-statistic)), "paired score test"
+    p_value = exact_p_value(asked.value, gained=gained, lost=lost, n=n)
+    lower, upper = score_interval(gained=gained, lost=lost, n=n, confidence=2 * asked.confidence - 1)
+    # The exact test has the last word on the threshold itself; the score bound may be a hair off there.
+    lower = max(lower, asked.value) if p_value <= 1 - asked.confidence else min(lower, asked.value)
     return _Estimate(
-        interval=score_interval(gained=gained, lost=lost, n=n, confidence=2 * asked.confidence - 1),
+        interval=(lower, upper),
         p_value=p_value,
         units=n,
         spread=math.sqrt(max(gained + lost, 1) / n),
-        method=method,
+        method="exact paired score test",
         gained=gained,
         lost=lost,
     )

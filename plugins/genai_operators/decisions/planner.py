@@ -277,13 +277,26 @@ def _absolute_requests(base: float, ceiling: float, threshold: float) -> float:
 
 def _harmless_rollback(plan: Plan, number: int, share: float) -> float:
     guardrail = plan.guardrails[number]
+    return _lost_races(
+        share,
+        guardrail.harm_ratio,
+        1.0 / (plan.alpha * plan.shares[number]),
+        guardrail.margin,
+        1.0 / (plan.beta * (RELATIVE_SHARE if guardrail.ceiling is not None else 1.0)),
+    )
+
+
+@lru_cache(maxsize=512)
+def _lost_races(
+    share: float, harm_ratio: float, harm_threshold: float, margin: float, health_threshold: float
+) -> float:
     race = passage(
         propensity=share,
-        ratio=math.sqrt(guardrail.harm_ratio * guardrail.margin),
-        harm_ratio=guardrail.harm_ratio,
-        harm_threshold=1.0 / (plan.alpha * plan.shares[number]),
-        margin=guardrail.margin,
-        health_threshold=1.0 / (plan.beta * (RELATIVE_SHARE if guardrail.ceiling is not None else 1.0)),
+        ratio=math.sqrt(harm_ratio * margin),
+        harm_ratio=harm_ratio,
+        harm_threshold=harm_threshold,
+        margin=margin,
+        health_threshold=health_threshold,
         enough=0.99,
     )
     return float(race.harm[-1])
