@@ -27,7 +27,7 @@ class EvaluateModelOperator(WorkloadOperator):
             dataset=validate.output,
             candidate=fine_tune.output,
             evaluate={"margin": 0.05, "minimum_exact_match": 0.6},
-            output="json",
+            output_kind="json",
         )
 
     Output ``items``: ids and marks of every item.
@@ -37,7 +37,7 @@ class EvaluateModelOperator(WorkloadOperator):
     :param candidate: what :class:`FineTuneOperator` returned, or the URI of a Hugging Face directory. Templated.
     :param evaluate: rules, named as in a model file; see :class:`~genai_operators.spec.evaluate.Evaluate`.
     :param rule_on_new: instead of the rules' own; ``auto`` is superior in a run that drift began. Templated.
-    :param output: what an answer is, ``text`` or ``json``.
+    :param output_kind: what an answer is, ``text`` or ``json``.
     :param champion: compare with the champion of the ledger. Off: the candidate is judged by itself.
     :raises GateFailed: the candidate is not good enough, or too few items say so.
     """
@@ -53,7 +53,7 @@ class EvaluateModelOperator(WorkloadOperator):
         candidate: ArtifactLike,
         evaluate: Evaluate | Mapping[str, Any] | None = None,
         rule_on_new: str | None = None,
-        output: str = OutputKind.TEXT.value,
+        output_kind: str = OutputKind.TEXT.value,
         champion: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -63,7 +63,7 @@ class EvaluateModelOperator(WorkloadOperator):
         self.candidate = candidate
         self.evaluate = Evaluate.model_validate(evaluate or {}).model_dump(mode="json")
         self.rule_on_new = rule_on_new
-        self.output_kind = OutputKind(output).value
+        self.output_kind = OutputKind(output_kind).value
         self.champion = champion
 
     def build_workload(self, context: Context) -> Workload:

@@ -44,7 +44,7 @@ class ValidateDatasetOperator(WorkloadOperator):
     :param prompt: template of the user's message; ``{column}`` stands for a column's value.
     :param answer: template of the wished answer.
     :param system: a system message before every prompt.
-    :param output: what an answer is, ``text`` or ``json``.
+    :param output_kind: what an answer is, ``text`` or ``json``.
     :param holdout: share of ``train`` held out when ``evaluation`` is not given.
     :param suite: file of expectations. Templated.
     :param feedback: also learn what users said.
@@ -75,7 +75,7 @@ class ValidateDatasetOperator(WorkloadOperator):
         prompt: str = "{text}",
         answer: str = "{category}",
         system: str | None = None,
-        output: str = OutputKind.TEXT.value,
+        output_kind: str = OutputKind.TEXT.value,
         holdout: float = 0.1,
         suite: str = "include/suites/messages.yaml",
         feedback: bool = True,
@@ -92,7 +92,7 @@ class ValidateDatasetOperator(WorkloadOperator):
         self.prompt = prompt
         self.answer = answer
         self.system = system
-        self.output_kind = OutputKind(output).value
+        self.output_kind = OutputKind(output_kind).value
         self.holdout = holdout
         self.suite = suite
         self.feedback = feedback
