@@ -126,7 +126,7 @@ def _booleans(column: ArrayLike) -> NDArray[np.bool_]:
 
 def _outcomes(name: str, column: ArrayLike) -> NDArray[np.int8]:
     values = np.asarray(column)
-    wrong = np.flatnonzero(~np.isin(values, (0, 1, NOT_APPLICABLE)))
+    wrong = np.flatnonzero(~((values == 0) | (values == 1) | (values == NOT_APPLICABLE)))
     if values.ndim != 1 or len(wrong):
         found = values.ravel()[wrong[0]] if len(wrong) else f"an array of {values.ndim} dimensions"
         row = f"[{wrong[0]}]" if len(wrong) else ""

@@ -1,0 +1,70 @@
+"""Slow answers as bad events: thresholds from the past, fixed before the release, several quantiles averaged.
+
+A test of "the canary is slower" at one threshold sees only what happens around it. Exceedances of several quantiles of
+the champion's times (time to first token, longest gap between tokens) become one guardrail each, with equal parts of
+one alpha weight; their evidence is averaged, so a shift anywhere is found. Thresholds that are chosen after the release
+has begun make every figure false.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from genai_operators.decisions.sequential_observations import NOT_APPLICABLE
+from genai_operators.decisions.sequential_plan import Guardrail
+from genai_operators.exceptions import DataError
+
+QUANTILES = (0.5, 0.9, 0.99)
+LEAST_ABOVE = 5
+"""So many of the champion's times must lie above a threshold, or its rate is not known at all."""
+
+
+def latency_guardrails(
+    name: str,
+    baseline_ms: ArrayLike,
+    *,
+    quantiles: tuple[float, ...] = QUANTILES,
+    margin: float = 1.5,
+    alpha_weight: float = 1.0,
+) -> dict[float, Guardrail]:
+    """One guardrail for each quantile of the champion's times, by its threshold in milliseconds.
+
+    :param name: what is timed, e.g. ``first_token``.
+    :param baseline_ms: shape (n,), times of the champion before the release; NaN where there was none.
+    :param quantiles: in (0, 1), each at most once.
+    :param margin: of the rate of slow answers; see :class:`~genai_operators.decisions.sequential_plan.Guardrail`. The
+        margin of a quantile q must stay below ``1 / (1 - q)``, and is lowered to half-way where it does not.
+    :param alpha_weight: of all quantiles together.
+    :raises DataError: too few times for the highest quantile; the message says how many are needed.
+    """
+    times = np.asarray(baseline_ms, dtype=np.float64)
+    times = times[np.isfinite(times)]
+    if not quantiles or not all(0 < quantile < 1 for quantile in quantiles):
+        raise DataError(f"{name}: quantiles must lie in (0, 1), got {quantiles}")
+    needed = max(math.ceil(round(LEAST_ABOVE / (1 - quantile), 6)) for quantile in quantiles)
+    if len(times) < needed:
+        raise DataError(f"{name}: {len(times)} times of the champion; its quantiles {quantiles} need {needed}")
+    found = {}
+    for quantile in quantiles:
+        threshold = float(np.quantile(times, quantile))
+        found[threshold] = Guardrail(
+            name=f"{name}_above_p{100 * quantile:g}",
+            alpha_weight=alpha_weight / len(quantiles),
+            margin=min(margin, (1 + 1 / (1 - quantile)) / 2),
+        )
+    return found
+
+
+def exceedances(times_ms: ArrayLike, guardrails: dict[float, Guardrail]) -> dict[str, NDArray[np.int8]]:
+    """Columns for ``Observations.bad``: 1 above the threshold, 0 at or below, -1 where there is no time.
+
+    :param times_ms: shape (n,); NaN where an answer has no such time (it failed before its first token).
+    """
+    times = np.asarray(times_ms, dtype=np.float64)
+    return {
+        guardrail.name: np.where(np.isnan(times), NOT_APPLICABLE, times > threshold).astype(np.int8)
+        for threshold, guardrail in guardrails.items()
+    }
