@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -453,12 +454,12 @@ class TestSlots:
             serving.deploy(platform.deployment(3, model=model), slot="canary")
 
     def test_wrong_deployments_are_refused_before_anything_changes(
-        self, platform: ServingPlatform, serving: LocalServing, model: str
+        self, platform: ServingPlatform, serving: LocalServing, model: str, tmp_path: Path
     ) -> None:
         good = platform.deployment(1, model=model)
         for bad, message in (
             (dataclasses.replace(good, runtime="nope"), "has no runtime 'nope'; its model file knows standard, fake"),
-            (dataclasses.replace(good, model_dir="/nowhere"), "there is no model directory /nowhere"),
+            (dataclasses.replace(good, model_dir=str(tmp_path / "gone")), "there is no model directory .*gone"),
             (dataclasses.replace(good, model="other"), "is a version of other, not of"),
             (dataclasses.replace(good, runtime="a b"), "cannot name a server"),
         ):
@@ -558,14 +559,19 @@ class TestOutages:
             serving.promote()
         assert serving.status() == before
 
-    def test_platform_that_starts_again_serves_what_it_served(self, broken: ServingPlatform) -> None:
+    def test_platform_that_starts_again_serves_what_it_served_even_if_a_port_was_taken(
+        self, broken: ServingPlatform
+    ) -> None:
         serving = broken.serving()
         broken.bring_up(serving, 1, "champion")
         canary = broken.bring_up(serving, 2, "canary")
         serving.set_weight(100, release="r")
         status = serving.status()
         broken.stop()
-        broken.start()
+        with socket.socket() as thief:
+            thief.bind(("127.0.0.1", broken.port_of(canary)))
+            thief.listen()
+            broken.start()
         until(lambda: serving.ready("canary"), what="the server is back")
         assert serving.status() == status
         assert request_fact(serving, broken, broken.ask()).deployment == canary.id

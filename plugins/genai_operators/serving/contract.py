@@ -165,7 +165,10 @@ class RequestFact:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeedbackFact:
-    """A user's judgement of one answer, without its text. ``request_id`` is hashed as in :class:`RequestFact`."""
+    """A user's judgement of one answer, without its text. ``request_id`` is hashed as in :class:`RequestFact`.
+
+    Users may judge an answer more than once, and change their mind; every judgement is published.
+    """
 
     request_id: str
     at: float

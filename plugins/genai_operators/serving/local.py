@@ -86,7 +86,7 @@ class LocalServing:
     def _refreshed(self, state: ModelState, held: Server, deployment: Deployment, slot: Slot) -> Server:
         """What is deployed already, under the options of today; its directory is replaced only if it is gone."""
         if not Path(held.deployment.model_dir).is_dir():
-            held = dataclasses.replace(held, deployment=deployment)
+            held = dataclasses.replace(self._servers.place(deployment), port=held.port)
         percent = state.percent
         self._move(dataclasses.replace(_with(state, slot, held), percent=percent))
         return held
@@ -97,7 +97,7 @@ class LocalServing:
         draining = [server for server in state.draining if server.deployment.id != deployment.id]
         if (held := _held(state, slot)) is not None and held.deployment.id != deployment.id:
             draining.append(held)
-        server = Server(deployment=deployment, port=free_port())
+        server = self._servers.place(deployment)
         self._move(_with(dataclasses.replace(state, draining=tuple(draining)), slot, server))
         self._servers.start(server)
         log.info("Started %s on port %s as %s", deployment.id, server.port, slot)
@@ -270,12 +270,7 @@ class LocalServing:
         moved = dataclasses.replace(server, port=free_port())
         with self._states.locked():
             state = self._state()
-            new = dataclasses.replace(
-                state,
-                champion=moved if state.champion == server else state.champion,
-                canary=moved if state.canary == server else state.canary,
-                draining=tuple(moved if item == server else item for item in state.draining),
-            )
+            new = state.with_servers(lambda item: moved if item == server else item)
             self._move(new)
             self._servers.start(moved)
         log.info("Port %s was taken; %s moved to %s", server.port, server.deployment.id, moved.port)

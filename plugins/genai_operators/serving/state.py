@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -25,19 +25,27 @@ SCHEMA_VERSION = 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Server:
-    """A deployment and the loopback port that its server was given."""
+    """A deployment, the loopback port that its server was given, and the command that runs it.
+
+    :param command: ``{port}`` stands for the port; everything else is filled in.
+    """
 
     deployment: Deployment
     port: int
+    command: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"deployment": self.deployment.to_json(), "port": self.port}
+        return {"deployment": self.deployment.to_json(), "port": self.port, "command": list(self.command)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None) -> Self | None:
         if value is None:
             return None
-        return cls(deployment=Deployment.from_json(value["deployment"]), port=int(value["port"]))
+        return cls(
+            deployment=Deployment.from_json(value["deployment"]),
+            port=int(value["port"]),
+            command=tuple(value["command"]),
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,15 @@ class ModelState:
     def servers(self) -> tuple[Server, ...]:
         """Every server that must run."""
         return tuple(server for server in (self.champion, self.canary, *self.draining) if server is not None)
+
+    def with_servers(self, change: Callable[[Server], Server]) -> Self:
+        """The same state with every server changed."""
+        return dataclasses.replace(
+            self,
+            champion=change(self.champion) if self.champion else None,
+            canary=change(self.canary) if self.canary else None,
+            draining=tuple(change(server) for server in self.draining),
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {

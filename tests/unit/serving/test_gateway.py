@@ -17,7 +17,7 @@ from genai_operators.serving.state import ModelState, Server
 
 def server(version: int, *, model: str = "demo") -> Server:
     deployment = Deployment(model=model, version=version, digest="d", model_dir="/models", runtime="fake")
-    return Server(deployment=deployment, port=20_000 + version)
+    return Server(deployment=deployment, port=20_000 + version, command=("serve",))
 
 
 RELEASE = ModelState(model="demo", champion=server(1), canary=server(2), percent=5.0, route_version=4)

@@ -32,7 +32,8 @@ def states(tmp_path: Path) -> StateDirectory:
 
 
 def server(version: int) -> Server:
-    return Server(deployment=Deployment(model="demo", version=version, digest="d", model_dir="/m"), port=version)
+    deployment = Deployment(model="demo", version=version, digest="d", model_dir="/m")
+    return Server(deployment=deployment, port=version, command=("serve", "{port}"))
 
 
 def test_comes_back_as_it_was_written(states: StateDirectory) -> None:
