@@ -17,6 +17,8 @@ USUAL, LATER = DATA / "usual.jsonl", DATA / "later.jsonl"
 #: Requests per second. One model server saturates at about 18 on this kind of machine.
 RATE = 8.0
 FEEDBACK_SHARE = 0.5
+#: Requests under way at once. A busy machine then gets fewer users, not a queue that grows without end.
+MAX_OPEN = 6
 MAX_SECONDS = 1800
 STOP_TIMEOUT_S = 20.0
 
@@ -36,7 +38,7 @@ class Users:
             sys.executable, str(ROOT / "include" / "demo" / "traffic.py"),
             "--gateway", self._layout.gateway_url, "--model", MODEL, "--data", str(data), "--rate", str(RATE),
             "--feedback-share", str(FEEDBACK_SHARE), "--control", str(self._control), "--status", str(self._status),
-            "--max-seconds", str(MAX_SECONDS),
+            "--max-open", str(MAX_OPEN), "--max-seconds", str(MAX_SECONDS),
         ]  # fmt: skip
         with (self._layout.logs / "traffic.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -27,7 +27,6 @@ from typing import Any
 import httpx
 
 REQUEST_TIMEOUT_S = 60.0
-MAX_OPEN_REQUESTS = 64
 CONTROL_INTERVAL_S = 1.0
 LATENCIES_KEPT = 1000
 
@@ -69,7 +68,8 @@ class Traffic:
 
     async def run(self) -> None:
         """Send until told to stop, then wait for the open requests."""
-        limits = httpx.Limits(max_connections=MAX_OPEN_REQUESTS, max_keepalive_connections=MAX_OPEN_REQUESTS)
+        most = self.options.max_open
+        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         async with httpx.AsyncClient(base_url=self.options.gateway, timeout=REQUEST_TIMEOUT_S, limits=limits) as client:
             clerk = asyncio.create_task(self._follow_control())
             await self._arrivals(client)
@@ -89,7 +89,7 @@ class Traffic:
                 break
             if time.monotonic() < due:
                 continue
-            if len(open_requests) >= MAX_OPEN_REQUESTS:
+            if len(open_requests) >= self.options.max_open:
                 self.counts["shed"] += 1
                 continue
             task = asyncio.create_task(self._one_user(client, self.data.next()))
@@ -238,6 +238,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="JSONL records with messages")
     parser.add_argument("--rate", type=float, default=8.0, help="requests per second")
     parser.add_argument("--feedback-share", type=float, default=0.5, help="share of the answers that users judge")
+    parser.add_argument("--max-open", type=int, default=64, help="requests under way at once; more are shed")
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--control", type=Path, help="file that switches data and rate")
     parser.add_argument("--status", type=Path, help="file that gets the counters each second")

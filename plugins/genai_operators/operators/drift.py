@@ -121,9 +121,13 @@ class CheckDriftOperator(WorkloadOperator):
         return Ledger(store, self.model).champion()
 
     def _alarm(self, store: Store, record: dict[str, Any], *, epoch: int) -> str | None:
-        """Path of the alarm that this run raised, now or in an earlier try; ``None`` during the cool-down."""
+        """Path of the alarm that this run raised, now or in an earlier try; ``None`` during the cool-down.
+
+        The cool-down counts from the last alarm whoever was champion then: it is the brake of a loop that retrains by
+        itself, and a loop that oscillates changes champions.
+        """
         folder = f"drift/{self.model}/alarms"
-        names = [name for name in store.list_names(folder) if name.startswith(f"{epoch:08d}-")]
+        names = store.list_names(folder)
         if names:
             latest = store.get_json(f"{folder}/{names[-1]}")
             if latest["run"] == record["run"]:

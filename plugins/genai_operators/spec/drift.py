@@ -31,5 +31,5 @@ class Drift(Section):
     minimum_rows: PositiveInt = Field(default=200, description="With fewer requests the check stays silent.")
     minimum_effect: Fraction = Field(default=0.1, description="Smallest difference worth acting on, 0 to 1.")
     false_discovery_rate: Fraction = Field(default=0.01, description="Share of false alarms among reported features.")
-    cooldown: Duration = Field(default=timedelta(days=1), description="At most one alarm a champion within this time.")
+    cooldown: Duration = Field(default=timedelta(days=1), description="At most one alarm within this time.")
     features: FeatureNames = Field(default=(), description="Features that are compared; `auto` takes all that apply.")
