@@ -90,6 +90,8 @@ class CanaryReleaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", FailureRetryPolicy())
+        # `task.output["name"]` in a DAG file then means that part of what is returned.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         if on_failure not in get_args(OnRollback):
             raise ValueError(f"on_failure is {on_failure!r}; it is one of {', '.join(get_args(OnRollback))}")
@@ -117,8 +119,7 @@ class CanaryReleaseOperator(BaseOperator):
             return self._unchanged(parts["settings"])
         for line in describe_plan(plan):
             self.log.info("%s", line)
-        arguments = {"store": parts["settings"]["store"], "model": self.model, "release": plan.release, "parts": parts}
-        return self._wait_for(context, arguments)
+        return self._wait_for(context, plan.release)
 
     # --- the plan ----------------------------------------------------------------------------------------------
 
@@ -197,7 +198,8 @@ class CanaryReleaseOperator(BaseOperator):
 
     # --- waiting -----------------------------------------------------------------------------------------------
 
-    def _wait_for(self, context: Context, arguments: dict[str, Any]) -> Any:
+    def _wait_for(self, context: Context, release: str) -> Any:
+        arguments = self._subject_arguments(release)
         if self.deferrable:
             self._defer(context, arguments)
         from genai_operators.release.subject import ReleaseSubject
@@ -208,7 +210,7 @@ class CanaryReleaseOperator(BaseOperator):
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                return self.resume(context, poll.settled, arguments=arguments)
+                return self.resume(context, poll.settled)
             time.sleep(self.poll_interval)
 
     def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
@@ -222,11 +224,16 @@ class CanaryReleaseOperator(BaseOperator):
                 poll_interval=self.poll_interval,
             ),
             method_name="resume",
-            kwargs={"arguments": arguments},
         )
         raise AssertionError("defer() always raises")
 
-    def resume(self, context: Context, event: Mapping[str, Any], *, arguments: dict[str, Any]) -> Any:
+    def _subject_arguments(self, release: str) -> dict[str, Any]:
+        from genai_operators.hooks.release_parts import describe_parts
+
+        parts = describe_parts(store=self.store or None)
+        return {"store": parts["settings"]["store"], "model": self.model, "release": release, "parts": parts}
+
+    def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The release ended, asks for a person, or could not go on.
 
         :raises GenaiError: the class says what happened and whether a retry helps.
@@ -235,15 +242,13 @@ class CanaryReleaseOperator(BaseOperator):
 
         if event["status"] not in (STATUS_ASKING, STATUS_SETTLED):
             raise (error_class(event.get("error")) or GenaiError)(event.get("message") or str(dict(event)))
-        subject = ReleaseSubject(**arguments)
+        subject = ReleaseSubject(**self._subject_arguments(event["release"]))
         subject.controller.refresh()
         if event["status"] == STATUS_ASKING:
-            self._ask(context, event, arguments=arguments, subject=subject)
+            self._ask(context, event, subject=subject)
         return self._conclude(context, event, subject=subject)
 
-    def _ask(
-        self, context: Context, event: Mapping[str, Any], *, arguments: dict[str, Any], subject: ReleaseSubject
-    ) -> NoReturn:
+    def _ask(self, context: Context, event: Mapping[str, Any], *, subject: ReleaseSubject) -> NoReturn:
         from airflow.sdk.exceptions import TaskAwaitingInput
         from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
@@ -258,17 +263,18 @@ class CanaryReleaseOperator(BaseOperator):
             subject=f"Promote v{self.version} of {self.model} without a proof?",
             body=f"```\n{verdict.render_text()}\n```\n\nThe champion has all traffic meanwhile.",
         )
-        raise TaskAwaitingInput(method_name="answered", kwargs={"arguments": arguments})
+        raise TaskAwaitingInput(method_name="answered", kwargs={"release": event["release"]})
 
-    def answered(self, context: Context, event: Mapping[str, Any], *, arguments: dict[str, Any]) -> Any:
+    def answered(self, context: Context, event: Mapping[str, Any], *, release: str) -> Any:
         """A person decided; the release carries it out."""
         from genai_operators.release import decision
         from genai_operators.release.subject import ReleaseSubject
 
         who = (event.get("responded_by_user") or {}).get("name", "nobody")
         promoted = event.get("chosen_options") == [PROMOTE]
-        ReleaseSubject(**arguments).controller.answer(decision.PROMOTE if promoted else decision.ROLL_BACK, by=who)
-        return self._wait_for(context, arguments)
+        subject = ReleaseSubject(**self._subject_arguments(release))
+        subject.controller.answer(decision.PROMOTE if promoted else decision.ROLL_BACK, by=who)
+        return self._wait_for(context, release)
 
     def on_kill(self) -> None:
         """Cancels nothing: a restarted scheduler also kills task processes whose tasks live on."""

@@ -78,6 +78,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         store: str | None = None,
         **kwargs: Any,
     ) -> None:
+        # `task.output["name"]` in a DAG file then means that part of what is returned.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         self.model = model
         self.spec = spec

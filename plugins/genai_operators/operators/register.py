@@ -60,6 +60,8 @@ class RegisterModelOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", FailureRetryPolicy())
+        # `task.output["name"]` in a DAG file then means that part of what is returned.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         self.model = model
         self.training = training

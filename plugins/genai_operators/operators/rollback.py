@@ -69,6 +69,8 @@ class RollbackOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", FailureRetryPolicy())
+        # `task.output["name"]` in a DAG file then means that part of what is returned.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         self.model = model
         self.version = version
@@ -150,7 +152,6 @@ class RollbackOperator(BaseOperator):
                 poll_interval=self.poll_interval,
             ),
             method_name="resume",
-            kwargs={"arguments": arguments},
         )
         raise AssertionError("defer() always raises")
 
@@ -163,17 +164,17 @@ class RollbackOperator(BaseOperator):
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                return self.resume(context, poll.settled, arguments=arguments)
+                return self.resume(context, poll.settled)
             time.sleep(self.poll_interval)
 
-    def resume(self, context: Context, event: Mapping[str, Any], *, arguments: dict[str, Any]) -> Any:
+    def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The version is champion, or could not be.
 
         :raises GenaiError: the class says what happened and whether a retry helps.
         """
         if event["status"] != "settled":
             raise (error_class(event.get("error")) or GenaiError)(event.get("message") or str(dict(event)))
-        digest = str(arguments["target"]["digest"])
+        digest = str(event["digest"])
         endpoint = Artifact(f"x-genai://endpoints/{self.model}", digest)
         self._lineage = ([Artifact(f"x-mlflow://models/{self.model}", digest)], [endpoint])
         for outlet in self.outlets:

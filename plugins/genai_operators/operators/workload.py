@@ -93,6 +93,8 @@ class WorkloadOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("retry_policy", FailureRetryPolicy())
+        # `task.output["name"]` in a DAG file then means that part of the reference.
+        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         if on_failure not in get_args(OnFailure):
             raise ValueError(f"on_failure is {on_failure!r}; it is one of {', '.join(get_args(OnFailure))}")
