@@ -108,36 +108,29 @@ LATER = Phrasing(
         "refund": (
             "put what i paid for the {} back on my card",
             "the {} is not worth it, give me back my cash",
-            "reverse the charge for that {}",
         ),
         "delivery": (
             "the courier never came with my {}",
             "any news on the parcel with the {}",
-            "my {} seems lost in the mail",
         ),
         "repair": (
             "this {} keeps crashing on me",
-            "my {} fell down and has a crack",
             "someone should fix the faulty {}",
         ),
         "invoice": (
             "my tax office asks for the receipt of this {}",
             "the sum on the {} paper looks off",
-            "the {} shows up twice on my statement",
         ),
         "cancel": (
             "do not ship this {} after all",
             "i bought the {} by mistake, undo it",
-            "forget about that {}, i found a better one",
         ),
         "password": (
             "my {} keeps asking for a code",
             "the sign in on this {} rejects me",
-            "how do i unlock my {}",
         ),
         "upgrade": (
             "i want to trade my {} for the newer model",
-            "is there a plus version of this {}",
             "swap my {} for something faster",
         ),
     },

@@ -160,7 +160,11 @@ def reference_out_of_vocabulary(texts: pl.Series, vocabulary: Iterable[str]) -> 
         .select("row", word=words_of(pl.col("text")))
         .explode("word")
         .with_columns(own=pl.len().over("row", "word"), everywhere=pl.len().over("word"))
-        .with_columns(known=pl.col("word").is_in(known.implode()) & (pl.col("everywhere") - pl.col("own") > 1))
+        .with_columns(
+            known=pl.when(pl.col("word").is_not_null()).then(
+                pl.col("word").is_in(known.implode()) & (pl.col("everywhere") - pl.col("own") > 1)
+            )
+        )
     )
     shares = words.group_by("row").agg(unknown=1 - pl.col("known").mean()).sort("row").collect()
     return shares["unknown"].alias(texts.name)

@@ -1,0 +1,85 @@
+"""What the evaluation concludes from marks. The models' answers are tested in tests/integration."""
+
+from __future__ import annotations
+
+import pytest
+
+from genai_operators.decisions.verdict import Outcome, Verdict
+from genai_operators.spec.data import OutputKind
+from genai_operators.spec.evaluate import NewDataRule
+from genai_operators.workloads.evaluate import EvaluateParams, Item, _checks
+from genai_operators.workloads.scoring import is_exact_match, is_valid
+
+
+def items(part: str, right: int, *, of: int, champion: int | None = None, valid: int | None = None) -> list[Item]:
+    """``of`` items: the first ``right`` answered right by the candidate, the first ``champion`` by the champion."""
+    return [
+        Item(
+            id=f"{part}-{n}",
+            part=part,
+            right=n < right,
+            valid=n < (of if valid is None else valid),
+            champion_right=None if champion is None else n < champion,
+            champion_valid=None if champion is None else True,
+            constant_right=False,
+        )
+        for n in range(of)
+    ]
+
+
+def verdict(found: list[Item], **params: object) -> Verdict:
+    fields = {"model": "m", "output": "json", **params}
+    return Verdict.of("evaluation", _checks(found, EvaluateParams.model_validate(fields)))
+
+
+class TestFirstModel:
+    def test_a_good_one_passes(self) -> None:
+        assert verdict(items("old", 290, of=300), minimum_exact_match=0.9).outcome is Outcome.PASS
+
+    def test_below_the_floor_it_fails(self) -> None:
+        assert verdict(items("old", 200, of=300), minimum_exact_match=0.9).outcome is Outcome.FAIL
+
+    def test_close_to_the_floor_nothing_is_claimed(self) -> None:
+        assert verdict(items("old", 270, of=300), minimum_exact_match=0.9).outcome is Outcome.INCONCLUSIVE
+
+    def test_answers_that_do_not_parse_fail(self) -> None:
+        assert verdict(items("old", 0, of=300, valid=150)).outcome is Outcome.FAIL
+        assert verdict(items("old", 250, of=300, valid=150), output="text").outcome is Outcome.PASS
+
+    def test_no_better_than_one_constant_answer_is_a_warning(self) -> None:
+        assert verdict(items("old", 0, of=300)).outcome is Outcome.WARN
+
+    def test_too_few_items_do_not_pass(self) -> None:
+        assert verdict(items("old", 10, of=10), minimum_exact_match=0.5).outcome is Outcome.INCONCLUSIVE
+
+
+class TestAgainstTheChampion:
+    def test_equal_on_old_and_better_on_new(self) -> None:
+        found = [*items("old", 290, of=300, champion=290), *items("new", 55, of=60, champion=5)]
+        assert verdict(found, rule_on_new=NewDataRule.SUPERIOR).outcome is Outcome.PASS
+
+    def test_worse_on_old_fails_however_good_on_new(self) -> None:
+        found = [*items("old", 200, of=300, champion=290), *items("new", 55, of=60, champion=5)]
+        assert verdict(found, rule_on_new=NewDataRule.SUPERIOR).outcome is Outcome.FAIL
+
+    @pytest.mark.parametrize(
+        ("rule", "outcome"), [(NewDataRule.SUPERIOR, Outcome.INCONCLUSIVE), (NewDataRule.NON_INFERIOR, Outcome.PASS)]
+    )
+    def test_equal_on_new_is_enough_only_where_the_rule_says_so(self, rule: NewDataRule, outcome: Outcome) -> None:
+        found = [*items("old", 290, of=300, champion=290), *items("new", 280, of=300, champion=280)]
+        assert verdict(found, rule_on_new=rule).outcome is outcome
+
+
+class TestScoring:
+    def test_json_is_compared_as_objects(self) -> None:
+        assert is_exact_match('{"a": 1, "b": 2}', '{"b":2,"a":1}', output=OutputKind.JSON)
+        assert not is_exact_match('{"a": 1}', '{"a": 2}', output=OutputKind.JSON)
+        assert not is_exact_match("nothing", "nothing", output=OutputKind.JSON)
+
+    def test_text_is_compared_without_the_space_around_it(self) -> None:
+        assert is_exact_match(" refund\n", "refund", output=OutputKind.TEXT)
+        assert not is_exact_match("Refund", "refund", output=OutputKind.TEXT)
+
+    def test_validity(self) -> None:
+        assert not is_valid("[1]", output=OutputKind.JSON)
+        assert not is_valid("  ", output=OutputKind.TEXT)
