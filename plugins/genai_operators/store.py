@@ -255,7 +255,10 @@ class Store:
 
     def read_manifest(self, prefix: str) -> Manifest | None:
         """The manifest of a stored directory; ``None`` if the directory was never finished."""
-        record = self.find_json(f"{prefix}/{MANIFEST_NAME}")
+        try:
+            record = self.find_json(f"{prefix}/{MANIFEST_NAME}")
+        except ValueError as error:
+            raise ManifestMismatch(f"{self.uri_of(prefix)}/{MANIFEST_NAME} is damaged: {error}") from error
         return None if record is None else Manifest.from_json(record)
 
     def download_directory(self, prefix: str, directory: Path) -> Manifest:
