@@ -82,7 +82,7 @@ class ProgramFiles:
 
     def _render(self, program: Program) -> str:
         settings = {
-            "command": shlex.join(program.command),
+            "command": _command(program.command),
             "directory": str(program.directory),
             "environment": ",".join(f'{key}="{_plain(value)}"' for key, value in sorted(program.environment.items())),
             "autostart": "true",
@@ -99,6 +99,11 @@ class ProgramFiles:
         }
         lines = [f"{key} = {value.replace('%', '%%')}" for key, value in settings.items()]
         return "\n".join([f"[program:{program.name}]", *lines, ""])
+
+
+def _command(parts: Sequence[str]) -> str:
+    """One line. supervisord sees a comment in " ;" and its own word in "%(here)s", even inside quotes: end them there."""
+    return shlex.join(parts).replace(" ;", " '';").replace("%(", "%''(")
 
 
 def _plain(value: str) -> str:
