@@ -102,7 +102,7 @@ class ProgramFiles:
 
 
 def _command(parts: Sequence[str]) -> str:
-    """One line. supervisord sees a comment in " ;" and its own word in "%(here)s", even inside quotes: end them there."""
+    """One line. supervisord sees a comment in " ;" and its own word in "%(here)s", also inside quotes: end those there."""
     return shlex.join(parts).replace(" ;", " '';").replace("%(", "%''(")
 
 
