@@ -20,6 +20,7 @@ install:  ## create both environments (.venv and .venv-workload), in parallel
 	@$(MAKE) --no-print-directory -j2 environments
 
 environments: $(AIRFLOW_ENV)/.installed $(WORKLOAD_ENV)/.installed
+	@:
 
 $(AIRFLOW_ENV)/.installed: requirements.txt tests/requirements.txt constraints.txt
 	@$(call create_environment,$(AIRFLOW_ENV),-r requirements.txt -r tests/requirements.txt)

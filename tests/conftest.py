@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
-# Airflow reads its configuration when it is first imported, whichever test does it; never the developer's own ~/airflow.
+# Airflow reads its configuration when it is first imported, whichever test does it; never the developer's own.
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="genai-tests-airflow-")
 atexit.register(shutil.rmtree, _AIRFLOW_HOME, ignore_errors=True)
 os.environ.update(

@@ -38,7 +38,8 @@ p.sub{margin:0 0 20px}table{border-collapse:collapse;width:100%;font-size:14px;m
 th,td{text-align:left;padding:6px 10px;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--muted);font-weight:600}td.num{text-align:right;font-variant-numeric:tabular-nums}
 .badge{display:inline-block;border-radius:10px;padding:1px 10px;color:#fff;font-size:12px;font-weight:600}
-.scroll{overflow-x:auto}figure{margin:12px 0 20px;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
+.scroll{overflow-x:auto}
+figure{margin:12px 0 20px;background:#fff;border:1px solid var(--line);border-radius:8px;padding:10px}
 figure svg{width:100%;height:auto;display:block}figcaption{font-size:13px;margin-top:6px;color:#57606a}
 .summary{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px 16px}
 """

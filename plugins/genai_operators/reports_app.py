@@ -1,7 +1,8 @@
 """Serves the stored HTML reports inside Airflow, to people who are logged in to Airflow.
 
 ``GET /genai/reports/<path>`` answers with one ``*.html`` object of the store, and with nothing else: no listing, no
-other file, no path that leaves the store. A report is untrusted content to the browser: no script, no network, no framing.
+other file, no path that leaves the store. A report is untrusted content to the browser: no script, no network, no
+framing.
 """
 
 from __future__ import annotations

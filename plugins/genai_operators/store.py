@@ -1,7 +1,7 @@
 """The object store: everything durable that is not Airflow's or MLflow's.
 
-One small interface over obstore, so that a folder, S3, GCS and Azure behave alike. ``create`` is the only primitive that
-concurrency rests on: it writes an object that must not exist yet, and exactly one of several racers succeeds.
+One small interface over obstore, so that a folder, S3, GCS and Azure behave alike. ``create`` is the only primitive
+that concurrency rests on: it writes an object that must not exist yet, and exactly one of several racers succeeds.
 Nothing else opens files in the store behind its back.
 """
 
@@ -147,7 +147,7 @@ class Store:
         """Write or replace an object, atomically."""
         import obstore
 
-        with _translated(self.uri_of(path)):
+        with _Translated(self.uri_of(path)):
             obstore.put(self._backend, path, data)
 
     def create(self, path: str, data: bytes) -> bool:
@@ -156,7 +156,7 @@ class Store:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            with _translated(self.uri_of(path)):
+            with _Translated(self.uri_of(path)):
                 obstore.put(self._backend, path, data, mode="create")
         except AlreadyExistsError:
             return False
@@ -166,7 +166,7 @@ class Store:
         """:raises ObjectNotFound: when there is none."""
         import obstore
 
-        with _translated(self.uri_of(path)):
+        with _Translated(self.uri_of(path)):
             return bytes(obstore.get(self._backend, path).bytes())
 
     def put_json(self, path: str, value: Any) -> None:
@@ -193,7 +193,7 @@ class Store:
         import obstore
 
         try:
-            with _translated(self.uri_of(path)):
+            with _Translated(self.uri_of(path)):
                 obstore.head(self._backend, path)
         except ObjectNotFound:
             return False
@@ -203,7 +203,7 @@ class Store:
         """Every object below a folder ``prefix``, sorted by path. ``a/b`` does not list ``a/bc``."""
         import obstore
 
-        with _translated(self.uri_of(prefix)):
+        with _Translated(self.uri_of(prefix)):
             found = [
                 ObjectInfo(path=item["path"], size=item["size"], last_modified=item["last_modified"])
                 for batch in obstore.list(self._backend, prefix or None)
@@ -215,7 +215,7 @@ class Store:
         """Names directly below a folder, folders and objects alike, sorted. One level, so cheap in a deep store."""
         import obstore
 
-        with _translated(self.uri_of(prefix)):
+        with _Translated(self.uri_of(prefix)):
             level = obstore.list_with_delimiter(self._backend, prefix or None)
         paths = [*level["common_prefixes"], *(item["path"] for item in level["objects"])]
         return sorted(PurePosixPath(path).name for path in paths)
@@ -225,7 +225,7 @@ class Store:
         import obstore
 
         try:
-            with _translated(self.uri_of(path)):
+            with _Translated(self.uri_of(path)):
                 obstore.delete(self._backend, path)
         except ObjectNotFound:
             return
@@ -248,7 +248,7 @@ class Store:
 
         manifest = directory_manifest(directory)
         for name in manifest.files:
-            with _translated(self.uri_of(f"{prefix}/{name}")):
+            with _Translated(self.uri_of(f"{prefix}/{name}")):
                 obstore.put(self._backend, f"{prefix}/{name}", directory / name)
         self.put_json(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
         return manifest
@@ -287,7 +287,7 @@ class Store:
     def _download(self, path: str, target: Path) -> None:
         import obstore
 
-        with _translated(self.uri_of(path)), target.open("wb") as file:
+        with _Translated(self.uri_of(path)), target.open("wb") as file:
             for chunk in obstore.get(self._backend, path).stream():
                 file.write(chunk)
 
@@ -321,7 +321,7 @@ def _backend(uri: str) -> Any:
     return obstore.store.from_url(uri)
 
 
-class _translated:
+class _Translated:
     """Turn obstore's errors into ours, naming the object."""
 
     def __init__(self, uri: str) -> None:

@@ -49,7 +49,9 @@ def empty_airflow(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 def run_airflow(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [environment["GENAI_TEST_PYTHON"], "-m", "airflow", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+    )
 
 
 def test_the_wheel_holds_the_package_and_all_that_is_not_python(wheel: Path) -> None:

@@ -132,11 +132,14 @@ class TestObjects:
         full = Path("/dev/full")
         if not full.exists():
             pytest.skip("no /dev/full on this system")
-        from genai_operators.store import _translated
+        from genai_operators.store import _Translated
 
-        with pytest.raises(StorageFull, match="no space left writing file:///x"), _translated("file:///x"):
-            with full.open("wb", buffering=0) as file:
-                file.write(b"x")
+        with (
+            pytest.raises(StorageFull, match="no space left writing file:///x"),
+            _Translated("file:///x"),
+            full.open("wb", buffering=0) as file,
+        ):
+            file.write(b"x")
 
     def test_an_unreachable_store_says_a_retry_helps(self, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()

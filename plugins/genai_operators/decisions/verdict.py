@@ -17,7 +17,7 @@ VERDICT_VERSION = 1
 class Outcome(StrEnum):
     """The answer of a check or a gate. ``INCONCLUSIVE`` is an answer: silence never passes."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105  an outcome, not a password
     FAIL = "fail"
     WARN = "warn"
     INCONCLUSIVE = "inconclusive"
@@ -59,7 +59,7 @@ class Verdict:
 
     @classmethod
     def of(cls, gate: str, checks: Sequence[Check], *, summary: str = "") -> Verdict:
-        """Combine checks: any critical ``FAIL`` fails; then critical ``INCONCLUSIVE``; then anything else amiss warns."""
+        """Any critical ``FAIL`` fails the gate; else a critical ``INCONCLUSIVE`` decides; else what is amiss warns."""
         outcome = Outcome.PASS
         if any(c.outcome is Outcome.FAIL and c.severity == "critical" for c in checks):
             outcome = Outcome.FAIL
