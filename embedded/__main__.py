@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--directory", type=Path, default=DEFAULT_DIRECTORY, help="default: .run/platform")
     demo = commands.add_parser("demo", help="run the whole loop and report", description="Run the whole loop.")
+    demo.add_argument("--directory", type=Path, default=ROOT / ".run" / "demo", help="default: .run/demo")
     demo.add_argument("--keep", action="store_true", help="leave the platform running at the end, to look around")
     options = parser.parse_args(arguments)
     try:
@@ -76,7 +77,7 @@ def _logs(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from embedded.demo.run import run_demo
 
-    return run_demo(keep=options.keep)
+    return run_demo(directory=options.directory, keep=options.keep)
 
 
 def _print_access(layout: Layout) -> None:

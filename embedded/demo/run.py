@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,7 +22,6 @@ from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 
 DIRECTORY = ROOT / ".run" / "demo"
-SUMMARY = ROOT / ".run" / "demo.json"
 STAGES: dict[str, Callable[[stages.Run], None]] = {
     "first_training": stages.first_training,
     "usual_traffic": stages.usual_traffic,
@@ -31,16 +31,20 @@ STAGES: dict[str, Callable[[stages.Run], None]] = {
 }
 
 
-def run_demo(*, keep: bool = False) -> int:
-    """Run everything; 0 only if every promise was seen to be kept. Leaves no process behind unless ``keep``."""
+def run_demo(*, directory: Path = DIRECTORY, keep: bool = False) -> int:
+    """Run everything; 0 only if every promise was seen to be kept. Leaves no process behind unless ``keep``.
+
+    :param directory: the platform of the demo; whatever an earlier demo left there is removed. The summary goes beside
+        it, into ``<directory>.json``.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
-    control.down(DIRECTORY)
-    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    control.down(directory)
+    shutil.rmtree(directory, ignore_errors=True)
     record: dict[str, Any] = {"ok": False, "error": None}
     display = Display(stages.TITLES)
     try:
         with display:
-            _all_stages(display, record)
+            _all_stages(display, record, directory)
         record["ok"] = True
     except (GenaiError, KeyError, OSError, ValueError, RuntimeError) as error:
         record["error"] = f"{type(error).__name__}: {error}"
@@ -50,16 +54,17 @@ def run_demo(*, keep: bool = False) -> int:
         record["stages"] = [{"name": s.name, "seconds": s.seconds} for s in display.stages if s.seconds is not None]
         record["seconds"] = display.elapsed
         if not (keep and record["ok"]):
-            control.down(DIRECTORY)
-    SUMMARY.parent.mkdir(parents=True, exist_ok=True)
-    SUMMARY.write_text(json.dumps(record, indent=2) + "\n")
-    summary.show(record, display, path=SUMMARY, logs=DIRECTORY / "logs")
+            control.down(directory)
+    path = directory.with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    summary.show(record, display, path=path, logs=directory / "logs")
     return 0 if record["ok"] else 130 if record["error"] == "interrupted" else 1
 
 
-def _all_stages(display: Display, record: dict[str, Any]) -> None:
+def _all_stages(display: Display, record: dict[str, Any], directory: Path) -> None:
     with display.stage("platform"):
-        layout = control.up(DIRECTORY, say=display.say)
+        layout = control.up(directory, say=display.say)
     user, password = control.credentials(layout)
     users = Users(layout)
     with AirflowApi(layout.airflow_url, user=user, password=password) as api:
