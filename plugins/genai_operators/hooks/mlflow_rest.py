@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -39,17 +38,17 @@ class RegistryError(GenaiError):
 
 
 class MlflowRest:
-    """One pool of connections to one server; threads may share it."""
+    """A connection for each call: no state, so that any thread or process may use an instance."""
 
     def __init__(self, uri: str) -> None:
         """:param uri: base URL of the tracking server, e.g. ``http://127.0.0.1:5000``."""
         self.uri = uri.rstrip("/")
 
-    @cached_property
-    def _client(self) -> httpx.Client:
+    def _client(self, timeout: float) -> httpx.Client:
         import httpx
 
-        return httpx.Client(base_url=self.uri, timeout=TIMEOUT_S, trust_env=False)
+        # Reading the certificates takes longer than the request; plain HTTP needs none.
+        return httpx.Client(base_url=self.uri, timeout=timeout, trust_env=False, verify=self.uri.startswith("https:"))
 
     def get(self, path: str, **params: str) -> dict[str, Any]:
         """:raises RegistryError: the server refused; ``code`` says why."""
@@ -109,7 +108,8 @@ class MlflowRest:
         target.parent.mkdir(parents=True, exist_ok=True)
         with (
             self._translated(),
-            self._client.stream("GET", self._artifact(root, name), timeout=TRANSFER_TIMEOUT_S) as response,
+            self._client(TRANSFER_TIMEOUT_S) as client,
+            client.stream("GET", self._artifact(root, name)) as response,
             target.open("wb") as file,
         ):
             if response.is_error:
@@ -151,8 +151,8 @@ class MlflowRest:
         return body if isinstance(body, dict) else {}
 
     def _request(self, method: str, url: str, *, timeout: float = TIMEOUT_S, **request: Any) -> httpx.Response:
-        with self._translated():
-            response = self._client.request(method, url, timeout=timeout, **request)
+        with self._translated(), self._client(timeout) as client:
+            response = client.request(method, url, **request)
         self._check(response)
         return response
 

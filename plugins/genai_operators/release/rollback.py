@@ -181,6 +181,7 @@ class RollbackSubject:
             "status": STATUS_SETTLED,
             "outcome": "rolled_back",
             "champion_version": entry.version,
+            "digest": entry.digest,
             "epoch": entry.epoch,
             "reason": entry.reason,
         }
