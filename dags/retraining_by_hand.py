@@ -76,7 +76,7 @@ with DAG(
         outlets=[Model(name="support_bot_by_hand", uri="x-mlflow://models/support_bot_by_hand")],
     )
 
-    # 5. A share of live traffic, step by step wider: promoted by proof, rolled back by proof of harm or at the deadline.
+    # 5. A share of live traffic, step by step. Promoted by proof; rolled back by proof of harm, or at the deadline.
     CanaryReleaseOperator(
         task_id="release",
         model=MODEL,

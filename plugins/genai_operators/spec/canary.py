@@ -68,6 +68,13 @@ class Guardrails(Section):
     negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
     slow_first_token: SlowFirstToken | None = Field(default=None, description="Requests whose first token came late.")
 
+    @model_validator(mode="after")
+    def _one_speaks_of_requests(self) -> Guardrails:
+        # Who sends feedback depends on the answer, so feedback alone cannot tell whether the split is intact.
+        if not (self.errors or self.invalid_output or self.slow_first_token):
+            raise ValueError("switch on at least one of errors, invalid_output, slow_first_token")
+        return self
+
 
 class BlastRadius(Section):
     """Most that a candidate may touch before it is proved healthy."""

@@ -20,6 +20,8 @@ from genai_operators.spec.yaml_nodes import Document, Place, YamlError, parse_ya
 MODELS = "include/models"
 RECIPES = "include/recipes"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+#: Airflow allows 250 characters in a DAG id and 100 in a tag.
+LONGEST_NAME = 80
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -45,8 +47,8 @@ class ModelFile:
 
 
 def is_model_name(name: str) -> bool:
-    """Lower-case letters, digits and single underscores: it becomes DAG ids, URIs and gateway routes."""
-    return bool(_NAME.fullmatch(name)) and "__" not in name
+    """Lower-case letters, digits, single underscores; not too long. It becomes DAG ids, URIs and gateway routes."""
+    return len(name) <= LONGEST_NAME and bool(_NAME.fullmatch(name)) and "__" not in name
 
 
 def model_files(root: Path) -> list[Path]:
@@ -126,8 +128,8 @@ def _name_problems(path: Path, file: str) -> list[Problem]:
     if path.suffix == ".yml":
         return [Problem.at(file, start, f"model files end in .yaml; rename it to {path.stem}.yaml")]
     if not is_model_name(path.stem):
-        rule = "lower-case letters, digits and single underscores"
-        better = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", path.stem.lower())).strip("_") or "model"
+        rule = f"at most {LONGEST_NAME} lower-case letters, digits and single underscores"
+        better = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", path.stem.lower())).strip("_")[:LONGEST_NAME] or "model"
         return [Problem.at(file, start, f"{path.stem!r} cannot name DAGs; use {rule}, such as {better}.yaml")]
     return []
 

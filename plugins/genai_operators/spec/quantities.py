@@ -13,6 +13,7 @@ _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _DURATION = r"(\d+(\.\d+)?[wdhms])+"
 _SIZE = r"\d+(\.\d+)?(B|KB|MB|GB|KiB|MiB|GiB)"
 _CRON_PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _CRON_FIELDS = (
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
@@ -83,7 +84,21 @@ def check_cron(value: Any) -> str:
         for item in part.split(","):
             if not _cron_item(item.lower(), low, high, names):
                 raise ValueError(f"{name} {item!r} is not within {low}-{high}; write *, a number, a-b, or */n")
+    _check_day_exists(parts[2], parts[3].lower())
     return value
+
+
+def _check_day_exists(days: str, months: str) -> None:
+    """Cron takes the 30th of February for a schedule, and never runs."""
+    day_numbers, month_numbers = _listed(days), _listed(months, names=_CRON_FIELDS[3][3])
+    if day_numbers and month_numbers and min(day_numbers) > max(_DAYS[month - 1] for month in month_numbers):
+        raise ValueError(f"day of month {days!r} never comes in month {months!r}")
+
+
+def _listed(field: str, *, names: tuple[str, ...] = ()) -> list[int]:
+    """The numbers of a plain list such as ``1,15`` or ``jan,feb``; none for anything that is a range or a star."""
+    items = [str(names.index(item) + 1) if item in names else item for item in field.split(",")]
+    return [int(item) for item in items] if all(item.isdigit() for item in items) else []
 
 
 def _cron_item(item: str, low: int, high: int, names: tuple[str, ...]) -> bool:

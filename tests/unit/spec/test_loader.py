@@ -128,14 +128,14 @@ class TestWrongFile:
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", ["My Model", "bot__v2", "bot-2", "_bot", "été"])
+    @pytest.mark.parametrize("name", ["My Model", "bot__v2", "bot-2", "_bot", "été", "b" * 81])
     def test_that_cannot_name_dags_are_refused_with_a_better_one(self, project: Path, name: str) -> None:
         path = project / "include/models" / f"{name}.yaml"
         path.write_text(SMALLEST)
         model = read_model(path, root=project)
         assert model.spec is None
         assert not model.has_valid_name
-        assert "cannot name DAGs; use lower-case letters" in model.message
+        assert "cannot name DAGs; use at most 80 lower-case letters" in model.message
 
     def test_yml_is_refused_rather_than_overlooked(self, project: Path) -> None:
         (project / "include/models/bot.yml").write_text(SMALLEST)

@@ -45,7 +45,17 @@ class TestSizes:
 
 class TestCron:
     @pytest.mark.parametrize(
-        "good", ["* * * * *", "*/5 0-6 1,15 * mon-fri", "0 3 * jan,dec 0", "@daily", "10-50/20 * * * *"]
+        "good",
+        [
+            "* * * * *",
+            "*/5 0-6 1,15 * mon-fri",
+            "0 3 * jan,dec 0",
+            "@daily",
+            "10-50/20 * * * *",
+            "0 0 29 feb *",
+            "0 0 31 * *",
+            "0 0 31 6,7 *",
+        ],
     )
     def test_good_expressions_pass_unchanged(self, good: str) -> None:
         assert check_cron(good) == good
@@ -60,6 +70,8 @@ class TestCron:
             ("5-1 * * * *", "minute"),
             ("@fortnightly", "no such preset"),
             ("a * * * *", "minute 'a'"),
+            ("0 0 30 2 *", "day of month '30' never comes in month '2'"),
+            ("0 0 31 feb,jun *", "never comes"),
             (5, "in quotes"),
         ],
     )
