@@ -102,7 +102,7 @@ class ProgramFiles:
 
 
 def _command(parts: Sequence[str]) -> str:
-    """One line. supervisord sees a comment in " ;" and its own word in "%(here)s", also inside quotes: end those there."""
+    """One line, split where supervisord, inside quotes too, would see a comment (" ;") or a name of its own ("%(here)s")."""
     return shlex.join(parts).replace(" ;", " '';").replace("%(", "%''(")
 
 

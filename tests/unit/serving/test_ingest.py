@@ -20,8 +20,8 @@ import pytest
 from genai_operators.exceptions import GatewayUnavailable, StoreUnavailable
 from genai_operators.serving import batches
 from genai_operators.serving.identity import hashed, salt_of
-from genai_operators.serving.ingest import FEEDBACK_PATIENCE_S, Ingest
 from genai_operators.serving.state import ModelState, StateDirectory
+from genai_operators.serving.transfer import FEEDBACK_PATIENCE_S, Ingest
 from genai_operators.store import Store
 from tests.fakes.access_log import LoggingGateway, feedback_line, request_line
 
