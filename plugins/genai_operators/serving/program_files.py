@@ -102,7 +102,7 @@ class ProgramFiles:
 
 
 def _command(parts: Sequence[str]) -> str:
-    """One line, split where supervisord, inside quotes too, would see a comment (" ;") or a name of its own ("%(here)s")."""
+    """One line, split where supervisord, even inside quotes, would see a comment (" ;") or its own "%(here)s"."""
     return shlex.join(parts).replace(" ;", " '';").replace("%(", "%''(")
 
 
