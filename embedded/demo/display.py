@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 REFRESH_PER_SECOND = 4
+#: Without a terminal, details are lines; more often than this they would be noise.
+LINE_INTERVAL_S = 5.0
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Display:
         self._live: Live | None = None
         self._started = time.monotonic()
         self._current: Stage | None = None
+        self._last_detail_at = -LINE_INTERVAL_S
 
     def __enter__(self) -> Display:
         if sys.stdout.isatty():
@@ -82,7 +85,9 @@ class Display:
         if self._current is None or self._current.detail == detail:
             return
         self._current.detail = detail
-        self._line(f"    {detail}")
+        if self.elapsed - self._last_detail_at >= LINE_INTERVAL_S:
+            self._last_detail_at = self.elapsed
+            self._line(f"    {detail}")
 
     def _line(self, text: str) -> None:
         if self._live is None:

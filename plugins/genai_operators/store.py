@@ -342,8 +342,3 @@ class _Translated:
             if "No space left" in text or "os error 28" in text:
                 raise StorageFull(f"no space left writing {self._uri}; free some and run again") from error
             raise StoreUnavailable(f"{self._uri}: {text.splitlines()[0] if text else error!r}") from error
-
-
-def iter_lines(data: bytes) -> Iterator[str]:
-    """Lines of a UTF-8 object without their ends."""
-    yield from data.decode("utf-8", errors="replace").splitlines()
