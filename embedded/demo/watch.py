@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from embedded.airflow_api import FINISHED, AirflowApi
 from embedded.demo.display import Display
 from genai_operators.exceptions import GenaiError
+from genai_operators.release.journal import EventType
 from genai_operators.store import Store
 
 POLL_INTERVAL_S = 1.0
@@ -28,12 +30,12 @@ def wait_for_run(
 
     :raises DemoFailed: with the failed task's last lines when it ends otherwise than ``expected``, or in time.
     """
-    deadline = time.monotonic() + RUN_TIMEOUT_S
+    deadline, since = time.monotonic() + RUN_TIMEOUT_S, datetime.now(tz=UTC)
     while (run := api.run(dag, run_id))["state"] not in FINISHED:
         if time.monotonic() > deadline:
             raise DemoFailed(f"{dag} {run_id} did not end within {RUN_TIMEOUT_S:.0f} s; it is {run['state']}")
         if task := current_task(api.tasks(dag, run_id)):
-            display.say(f"{dag}.{task}: {newest_detail(store, task) or 'running'}")
+            display.say(f"{dag}.{task}: {newest_detail(store, task, since=since) or 'running'}")
         time.sleep(POLL_INTERVAL_S)
     if run["state"] != expected:
         raise DemoFailed(f"{dag} {run_id} ended as {run['state']}, expected {expected}\n{failed_log(api, dag, run_id)}")
@@ -56,12 +58,13 @@ def failed_log(api: AirflowApi, dag: str, run_id: str) -> str:
     return "(no task failed)"
 
 
-def newest_detail(store: Store, task: str) -> str | None:
-    """The newest progress line of a workload of that kind, or of a release."""
+def newest_detail(store: Store, task: str, *, since: datetime) -> str | None:
+    """The newest progress line of a workload of that kind, or of a release, if it is newer than ``since``."""
     if task == "release":
-        return newest_release_event(store)
+        return newest_release_event(store, since=since)
     kind = {"check": "drift"}.get(task, task)
-    chunks = [info for info in store.list(f"workloads/{kind}") if "/progress/" in info.path]
+    found = store.list(f"workloads/{kind}")
+    chunks = [info for info in found if "/progress/" in info.path and info.last_modified >= since]
     if not chunks:
         return None
     newest = max(chunks, key=lambda info: info.last_modified)
@@ -79,10 +82,14 @@ def render_progress(record: dict[str, Any]) -> str:
     return ", ".join(parts) or "running"
 
 
-def newest_release_event(store: Store) -> str | None:
-    """One line on the release that is under way."""
-    events = [info for info in store.list("releases") if "/events/" in info.path]
-    if not events:
+def newest_release_event(store: Store, *, since: datetime) -> str | None:
+    """One line on the release that is under way: its newest event, and the canary's share of the traffic."""
+    found = [info for info in store.list("releases") if "/events/" in info.path and info.last_modified >= since]
+    if not found:
         return None
-    record = store.get_json(max(events, key=lambda info: (info.last_modified, info.path)).path)
-    return str(record.get("message") or record.get("event") or record.get("kind") or "under way")
+    newest = max(found, key=lambda info: (info.last_modified, info.path))
+    folder = newest.path.rpartition("/")[0]
+    events = [store.get_json(info.path) for info in store.list(folder)]
+    shares = [event["data"]["percent"] for event in events if event["type"] == EventType.WEIGHT_SET]
+    share = f", canary at {shares[-1]:g} %" if shares else ""
+    return f"{events[-1]['type'].replace('_', ' ')}{share}"
