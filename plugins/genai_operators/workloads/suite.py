@@ -61,6 +61,8 @@ def judge(table: pl.DataFrame, suite: Suite) -> list[Check]:
 
     :raises DataError: when the suite names an expectation or argument that great-expectations does not know.
     """
+    for expectation in suite.expectations:
+        _check_columns(expectation, suite, table.columns)
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL)  # a wrong suite is our message, not a traceback
     import great_expectations as gx
@@ -70,7 +72,6 @@ def judge(table: pl.DataFrame, suite: Suite) -> list[Check]:
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     expectations = gx.ExpectationSuite(name=suite.name)
     for number, expectation in enumerate(suite.expectations):
-        _check_columns(expectation, suite, table.columns)
         try:
             expectations.add_expectation_configuration(_configuration(expectation, number))
         except (gx.exceptions.GreatExpectationsError, ValueError, TypeError) as error:

@@ -1,0 +1,202 @@
+"""Fine-tuning and evaluation in the workload environment, with a model of a few thousand weights.
+
+Bit-identity after SIGTERM, a truncated checkpoint and kill -9 is the promise that retries rest on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genai_operators.compute.contract import Artifact, Workload
+from genai_operators.decisions.verdict import Verdict
+from genai_operators.store import Store
+from tests.fakes.workload_process import WorkloadProcess, dataset_input, record
+
+pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
+
+TINY: dict[str, Any] = {
+    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
+    "tokenizer": {"vocab_size": 300},
+    "max_steps": 12,
+    "batch_size": 4,
+    "save_every_steps": 4,
+    "max_length": 64,
+    "learning_rate": 5e-3,
+}
+MOODS = ("good", "bad")
+ROWS = [record(f"thing {n % 7} is {MOODS[n % 2]}", f'{{"mood":"{MOODS[n % 2]}"}}', identity=str(n)) for n in range(60)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "store")
+
+
+@pytest.fixture
+def dataset(store: Store) -> Artifact:
+    parts = {"train": ROWS[:40], "evaluation": ROWS[40:], "new_train": ROWS[:10], "new_evaluation": ROWS[10:20]}
+    return dataset_input(store, "rows", parts)
+
+
+class Training:
+    """Trains the tiny model in processes of the workload environment."""
+
+    def __init__(self, tmp_path: Path, store: Store, dataset: Artifact, python: str) -> None:
+        self.tmp_path, self.store, self.dataset, self.python = tmp_path, store, dataset, python
+
+    def __call__(
+        self,
+        name: str = "one",
+        *,
+        base: Artifact | None = None,
+        recipe: dict[str, Any] | None = None,
+        rehearsal: float | None = None,
+    ) -> WorkloadProcess:
+        inputs = {"dataset": self.dataset} if base is None else {"dataset": self.dataset, "base": base}
+        params = {"model": "m", "recipe": {**TINY, **(recipe or {})}, "seed": 1, "rehearsal": rehearsal}
+        workload = Workload(kind="fine_tune", params=params, inputs=inputs, nonce=name)
+        return WorkloadProcess(self.store, workload, self.python, self.tmp_path / "scratch")
+
+
+@pytest.fixture
+def training(tmp_path: Path, store: Store, dataset: Artifact, workload_python: str) -> Training:
+    return Training(tmp_path, store, dataset, workload_python)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Output up to the line that holds ``text``."""
+    seen = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f"ended without {text!r}:\n{seen}")
+
+
+def checkpoints(process: WorkloadProcess, attempt: int) -> list[int]:
+    prefix = f"{process.workload.directory}/attempts/{attempt}/checkpoints"
+    return sorted(int(i.path.split("/")[-2]) for i in process.store.list(prefix) if i.path.endswith("MANIFEST.json"))
+
+
+def succeed(process: WorkloadProcess, attempt: int = 1) -> WorkloadProcess:
+    code, output = process.run(attempt)
+    assert code == 0, output
+    return process
+
+
+class TestInterruptedTraining:
+    def test_the_weights_are_the_same_bytes_as_of_an_undisturbed_one(self, training: Training) -> None:
+        undisturbed = succeed(training("undisturbed")).output("model")
+        disturbed = training("disturbed")
+
+        first = disturbed.start(1)  # asked to stop after its first step
+        read_until(first, '"step": 1,')
+        first.send_signal(signal.SIGTERM)
+        output, _ = first.communicate()
+        assert first.returncode == 75, output
+        assert not disturbed.store.exists(f"{disturbed.workload.directory}/result.json")
+        assert checkpoints(disturbed, 1)
+
+        second = disturbed.start(2)  # its newest checkpoint is damaged, and it is killed
+        wait_for_checkpoint(second, disturbed)
+        os.kill(second.pid, signal.SIGKILL)
+        second.communicate()
+        newest = checkpoints(disturbed, 2)[-1]
+        path = f"{disturbed.workload.directory}/attempts/2/checkpoints/{newest}/model.safetensors"
+        disturbed.store.put(path, disturbed.store.get(path)[:-100])
+
+        code, output = disturbed.run(3)
+        assert code == 0, output
+        assert f"checkpoint of step {newest} is not usable" in output
+        assert "resuming from the checkpoint of step" in output
+        assert disturbed.output("model").digest == undisturbed.digest
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], workload: WorkloadProcess) -> None:
+    """Until attempt 2 has a whole checkpoint of its own."""
+    import time
+
+    deadline = time.monotonic() + 120
+    while not checkpoints(workload, 2):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class TestRefreshAndEvaluation:
+    def test_a_merged_adapter_is_a_plain_model_that_can_be_evaluated(
+        self, training: Training, tmp_path: Path, workload_python: str
+    ) -> None:
+        champion = succeed(training("champion", recipe={"max_steps": 60})).output("model")
+        refresh = {"method": "lora", "lora": {"r": 4, "alpha": 8}, "max_steps": 6}
+        refreshed = succeed(training("refresh", base=champion, recipe=refresh, rehearsal=1.0))
+        candidate = refreshed.output("model")
+        files = {i.path.rsplit("/", 1)[-1] for i in refreshed.store.list(refreshed.store.path_of(candidate.uri))}
+        assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= files
+        assert not [name for name in files if name.startswith("adapter") or name.endswith((".bin", ".pt"))]
+        assert refreshed.result()["metrics"]["train_rows"] == 20.0  # ten new ones, ten rehearsed
+        manifest = [training.store.read_manifest(training.store.path_of(a.uri)) for a in (champion, candidate)]
+        assert manifest[0] is not None
+        assert manifest[1] is not None
+        assert manifest[0].files["tokenizer.json"] == manifest[1].files["tokenizer.json"]
+
+        workload = Workload(
+            kind="evaluate",
+            params={"model": "m", "output": "json", "margin": 0.3, "minimum_items": 10, "max_new_tokens": 16},
+            inputs={"dataset": training.dataset, "candidate": candidate, "champion": champion},
+        )
+        evaluated = succeed(WorkloadProcess(training.store, workload, workload_python, tmp_path / "scratch"))
+        verdict = Verdict.from_json(evaluated.result()["verdict"])
+        assert {"exact match against the champion, old rows", "exact match against the champion, new rows"} <= {
+            check.name for check in verdict.checks
+        }
+        assert evaluated.result()["metrics"]["items_old"] == 20.0
+        items = evaluated.store.get(evaluated.store.path_of(evaluated.output("items").uri) + "/items.jsonl").decode()
+        assert len(items.splitlines()) == 30
+        assert "thing" not in items
+
+
+class TestRefusals:
+    def test_a_loss_that_is_not_finite(self, training: Training) -> None:
+        process = training(recipe={"learning_rate": 1e30, "schedule": "constant", "warmup": 0.0})
+        code, output = process.run()
+        assert code == 76, output
+        assert process.error()["class"] == "NonFiniteLoss"
+        assert "learning_rate" in process.error()["message"]
+        assert not process.store.exists(f"{process.workload.directory}/result.json")
+
+    def test_a_pickle_is_never_loaded(self, training: Training, tmp_path: Path) -> None:
+        folder = tmp_path / "pickled"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+        digest = training.store.upload_directory(folder, "pickled").digest
+        process = training(base=Artifact(uri=training.store.uri_of("pickled"), digest=digest))
+        code, output = process.run()
+        assert code == 65, output
+        assert process.error()["class"] == "UnsafeWeights"
+        assert "pytorch_model.bin is a pickle" in process.error()["message"]
+
+    def test_a_directory_that_is_no_model(self, training: Training, tmp_path: Path) -> None:
+        folder = tmp_path / "odd"
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "no such model"}')
+        (folder / "model.safetensors").write_bytes(b"")
+        digest = training.store.upload_directory(folder, "odd").digest
+        process = training(base=Artifact(uri=training.store.uri_of("odd"), digest=digest))
+        code, output = process.run()
+        assert code == 65, output
+        assert "cannot be loaded" in process.error()["message"]
+
+    def test_rows_that_are_too_long_for_the_recipe(self, training: Training) -> None:
+        process = training(recipe={"max_length": 8})
+        code, output = process.run()
+        assert code == 65, output
+        assert "max_length = 8" in process.error()["message"]
