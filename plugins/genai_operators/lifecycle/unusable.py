@@ -84,6 +84,8 @@ def _unusable_dag(model: str, lifecycle: Lifecycle, message: str) -> DAG:
         description="The model file is wrong; see the tasks' log",
         schedule=None,
         catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=False,
         tags=["genai", model, "wrong model file"],
         doc_md=doc,
         auto_register=False,
