@@ -34,11 +34,11 @@ def environment(tmp_path: Path, project_root: Path) -> dict[str, str]:
     }
 
 
-def wait_for(condition: Callable[[], Any], *, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], *, what: str = "", patience_s: float = PATIENCE_S) -> Any:
     """The first true value of a condition. Fails the test after a minute."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {what or condition}"
+        assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what or condition}"
         time.sleep(0.02)
     return value
 

@@ -8,35 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Context
+from airflow.sdk import DAG
 
-from genai_operators.compute.contract import Artifact, Result, Workload
+from genai_operators.compute.contract import Artifact
 from genai_operators.exceptions import BadWorkload, DataError, StoreUnavailable
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import RETRY_DELAYS, FailureRetryPolicy
-from genai_operators.operators.workload import WorkloadOperator
 from genai_operators.store import Store, canonical_json
-from tests.fakes.checkpointing import KIND, final_state
+from tests.fakes.checkpointing import final_state
+from tests.fakes.checkpointing_operator import CheckpointingOperator
 from tests.fakes.dag_runs import run_dag, use_empty_bundle
 from tests.fakes.workload_run import environment
-
-
-class CheckpointingOperator(WorkloadOperator):
-    workload_kind = KIND
-    environment = "airflow"
-    template_fields = ("settings", *WorkloadOperator.template_fields)
-
-    def __init__(self, *, settings: dict[str, Any], answer: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.settings = settings
-        self.answer = answer or {}
-
-    def build_workload(self, context: Context) -> Workload:
-        data = Artifact(uri="file:///somewhere/data", digest="d1")
-        return Workload(kind=self.workload_kind, params=self.settings, inputs={"data": data}, code_digest="c")
-
-    def finish(self, context: Context, result: Result) -> dict[str, Any]:
-        return self.answer
 
 
 class Runner:
