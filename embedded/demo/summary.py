@@ -21,7 +21,7 @@ def show(record: dict[str, Any], display: Display, *, path: Path, logs: Path) ->
         console.print(_gates(record["gates"]))
     if record.get("traffic"):
         console.print(_traffic(record))
-    if record.get("champions"):
+    if "exposed_requests" in record:
         first, second = record["champions"]["first"], record["champions"]["second"]
         console.print(f"champion: version {first} -> version {second}", highlight=False)
         console.print(f"requests that met the bad release: {record['exposed_requests']}", highlight=False)
