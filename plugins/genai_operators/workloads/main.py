@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -54,6 +55,7 @@ EXIT_CODES: Mapping[type[GenaiError], int] = {
     StorageFull: 28,
 }
 RESULT_VERSION = 1
+FULL_DISK_BYTES = 64 * 1024
 
 #: kind -> "module:function"; imported only when asked for, as one needs torch and another great-expectations.
 KINDS: Mapping[str, str] = {
@@ -149,10 +151,8 @@ def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: flo
 
 def report_failure(error: Exception, *, scratch: Path) -> int:
     """Write ``error.json`` for the supervisor, print what went wrong, and choose the exit code."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        error = StorageFull(
-            f"no space left on the disk that holds {error.filename or scratch}; free some and run again"
-        )
+    if _no_space_left(error, scratch):
+        error = StorageFull(f"no space left on the disk that holds {scratch}; free some and run again")
     known = isinstance(error, GenaiError)
     name, message = type(error).__name__, str(error) if known else f"{type(error).__name__}: {error}"
     if known:
@@ -164,6 +164,15 @@ def report_failure(error: Exception, *, scratch: Path) -> int:
     except OSError as unwritable:
         print(f"cannot write {scratch / 'error.json'}: {unwritable}", file=sys.stderr, flush=True)
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILURE)
+
+
+def _no_space_left(error: Exception, scratch: Path) -> bool:
+    """Whether the disk is full, also where a library says so in its own words (torch: "failed writing file")."""
+    if isinstance(error, GenaiError):
+        return False
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "os error 28" in str(error):
+        return True
+    return shutil.disk_usage(scratch).free < FULL_DISK_BYTES
 
 
 if __name__ == "__main__":

@@ -26,6 +26,18 @@ def split(records: Sequence[Record], *, share: float, salt: str) -> tuple[list[R
     return kept, held_out
 
 
+def split_exactly(records: Sequence[Record], *, share: float, salt: str) -> tuple[list[Record], list[Record]]:
+    """Like :func:`split`, but the share is exact: those with the smallest hashes are held out.
+
+    For few rows, where chance would leave too few to evaluate on. A prompt may change sides when rows are added, so
+    only for rows that no model has learnt yet. Copies of a prompt must have been removed.
+    """
+    ranked = sorted(range(len(records)), key=lambda index: _position(records[index], salt))
+    chosen = set(ranked[: round(share * len(records))])
+    kept = [record for index, record in enumerate(records) if index not in chosen]
+    return kept, [records[index] for index in sorted(chosen)]
+
+
 def _position(record: Record, salt: str) -> float:
     """A number in [0, 1) that only prompt and salt decide."""
     digest = hashlib.sha256(f"{salt}/{record.prompt_digest}".encode()).digest()

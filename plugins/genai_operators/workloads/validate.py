@@ -20,7 +20,7 @@ from genai_operators.workloads.context import Context, WorkloadOutput
 from genai_operators.workloads.mapping import Mapping, map_rows
 from genai_operators.workloads.records import Message, Record, read_records, write_records
 from genai_operators.workloads.sources import read_rows
-from genai_operators.workloads.splitting import NEW_EVALUATION_SHARE, split
+from genai_operators.workloads.splitting import NEW_EVALUATION_SHARE, split, split_exactly
 from genai_operators.workloads.traffic import TrafficWindow, read_feedback
 
 #: Inputs with these names are files of rows, in this order; anything else has its own name.
@@ -205,14 +205,18 @@ def _usable_train(records: Sequence[Record], features: Sequence[Figures[str, Any
 
 
 def _usable_feedback(records: Sequence[Record], features: Sequence[Figures[str, Any]]) -> list[Record]:
-    """What users say is nobody's to mend: a row that is unfit in any way is left out, and counted."""
-    return [
-        record
+    """What users say is nobody's to mend: a row that is unfit in any way is left out, and counted.
+
+    Of rows that ask the same, the newest answer counts.
+    """
+    usable = {
+        record.prompt_digest: record
         for record, row in zip(records, features, strict=True)
         if row["valid_messages"]
         and row["valid_answer"]
         and not (row["duplicate"] or row["empty"] or row["in_evaluation"] or row["personal_data"] or row["secrets"])
-    ]
+    }
+    return list(usable.values())
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:
@@ -241,7 +245,7 @@ def _assemble(
     usable = len(new)
     if usable < params.data.minimum_new_rows:
         new = []
-    new_train, new_evaluation = split(new, share=NEW_EVALUATION_SHARE, salt="new evaluation")
+    new_train, new_evaluation = split_exactly(new, share=NEW_EVALUATION_SHARE, salt="new evaluation")
     counts = {
         **read,
         "train_rows": len(train),

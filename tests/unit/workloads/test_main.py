@@ -30,6 +30,7 @@ def copy(context: Context) -> WorkloadOutput:
             "pickle": UnsafeWeights("weights.bin is a pickle"),
             "full": StorageFull("no space"),
             "disk": OSError(errno.ENOSPC, "No space left on device", "/some/file"),
+            "library": RuntimeError("I/O error: No space left on device (os error 28)"),
             "stop": StoppedResumably(),
             "bug": RuntimeError("boom"),
         }[what]
@@ -99,6 +100,7 @@ class TestPublishing:
         ("loss", 76, "NonFiniteLoss"),
         ("full", 28, "StorageFull"),
         ("disk", 28, "StorageFull"),
+        ("library", 28, "StorageFull"),
         ("bug", 1, "RuntimeError"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from genai_operators.workloads.splitting import split
+from genai_operators.workloads.splitting import split, split_exactly
 from tests.fakes.workload_process import record
 
 
@@ -24,3 +24,11 @@ def test_copies_of_a_prompt_never_stand_on_both_sides() -> None:
     records = [record(f"Question {n // 3} " + "  " * (n % 3), str(n), identity=str(n)) for n in range(300)]
     kept, held_out = split(records, share=0.3, salt="s")
     assert not {r.prompt_digest for r in kept} & {r.prompt_digest for r in held_out}
+
+
+def test_few_rows_are_split_exactly() -> None:
+    records = [record(f"question {n}", "a") for n in range(120)]
+    kept, held_out = split_exactly(records, share=0.25, salt="s")
+    assert (len(kept), len(held_out)) == (90, 30)
+    assert {*kept, *held_out} == set(records)
+    assert split_exactly(list(reversed(records)), share=0.25, salt="s")[1] == list(reversed(held_out))
