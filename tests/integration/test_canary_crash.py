@@ -17,7 +17,7 @@ from tests.fakes.releases import MODEL, Bench
 from tests.fakes.serving import Behaviour, FakeServing
 
 PROMOTED = ["started", "deployed", "ready", *("weight_set", "step_passed") * 2, "weight_set", "promoting", "promoted"]
-ROLLED_BACK = ["started", "deployed", "ready", "weight_set", "rolling_back", "rolled_back"]
+ROLLED_BACK = ["started", "deployed", "ready", "weight_set", "rolling_back", "returned", "rolled_back"]
 GOOD, BAD = Behaviour(), Behaviour(errors=0.5)
 SCENARIOS = pytest.mark.parametrize(
     ("behaviour", "expected", "weights", "champion"),

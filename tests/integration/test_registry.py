@@ -12,19 +12,13 @@ from genai_operators.exceptions import ManifestMismatch, RegistryUnavailable, Si
 from genai_operators.hooks.mlflow_rest import RegistryError
 from genai_operators.hooks.registry import COMPLETE_TAG, DIGEST_TAG, ModelRegistry
 from genai_operators.release.verification import CARD_NAME, MODEL_FOLDER, read_manifest
-from tests.fakes.mlflow_server import free_port, mlflow_server
+from tests.fakes.mlflow_server import free_port
 from tests.fakes.packages import Keys, make_keys, make_package
 
 pytestmark = pytest.mark.slow
 
 TAGS = {"genai.dataset": "d" * 64, "genai.evaluation": "pass"}
 METRICS = {"exact_match.new": 0.9}
-
-
-@pytest.fixture(scope="session")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory):
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-        yield uri
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from genai_operators.release.reconcile import reconcile_releases
 from genai_operators.release.replay import replay
 from genai_operators.serving.local import LocalServing
 from tests.fakes.dag_runs import run_dag, use_empty_bundle
-from tests.fakes.mlflow_server import mlflow_server
 from tests.fakes.serving_platform import FAKE_SERVER, ServingPlatform
 
 pytestmark = pytest.mark.slow
@@ -128,14 +127,13 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform(mlflow_uri: str) -> Iterator[Platform]:
     serving = ServingPlatform()
     try:
         serving.start()
-        with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
-            platform = Platform(serving, uri)
-            yield platform
-            platform.be_quiet()
+        platform = Platform(serving, mlflow_uri)
+        yield platform
+        platform.be_quiet()
     finally:
         serving.close()
 

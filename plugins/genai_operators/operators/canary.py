@@ -260,7 +260,7 @@ class CanaryReleaseOperator(BaseOperator):
         upsert_hitl_detail(
             ti_id=context["ti"].id,
             options=[PROMOTE, ROLL_BACK],
-            subject=f"Promote v{self.version} of {self.model} without a proof?",
+            subject=f"Promote v{subject.plan.candidate.version} of {self.model} without a proof?",
             body=f"```\n{verdict.render_text()}\n```\n\nThe champion has all traffic meanwhile.",
         )
         raise TaskAwaitingInput(method_name="answered", kwargs={"release": event["release"]})

@@ -35,7 +35,7 @@ from genai_operators.release.journal import Event, EventType, Journal, Turns
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry, release_of
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Cause, Phase, Progress
-from genai_operators.serving.contract import Deployment, Serving, Slot
+from genai_operators.serving.contract import Deployment, ObservationBatch, Serving, Slot
 from genai_operators.store import Store
 
 #: Most transitions in one tick: bounds how long a tick takes, changes nothing else.
@@ -45,6 +45,8 @@ OBSERVE_SHARE = 0.01
 LONGEST_OBSERVE_INTERVAL_S = 30.0
 #: The servers are asked this often whether they still answer (each time they generate one token).
 HEALTH_INTERVAL_S = 15.0
+#: After a rollback, without any traffic, the last requests of the candidate are waited for this long.
+COUNTING_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class Controller:
     def _next(self) -> Decision | None:
         """Act as the phase demands; what happened is returned to be written down."""
         phase = self.progress.phase
-        if phase not in (Phase.PROMOTING, Phase.ROLLING_BACK) and (reason := self.journal.cancel_reason()) is not None:
+        if phase not in _DECIDED and (reason := self.journal.cancel_reason()) is not None:
             return roll_back(Cause.ABORT, reason)
         try:
             return _ACTIONS[phase](self)
@@ -132,8 +134,8 @@ class Controller:
             return self._failed(Cause.SERVING, error)
 
     def _failed(self, cause: Cause, error: GenaiError) -> Decision:
-        if self.progress.phase in (Phase.ROLLING_BACK, Phase.PROMOTING):
-            raise error  # decided already: it is carried out as soon as it can be
+        if self.progress.phase in _DECIDED:
+            raise error
         return roll_back(cause, str(error))
 
     def _write(self, decision: Decision) -> bool:
@@ -226,8 +228,9 @@ class Controller:
         if now < (self.progress.last_observed_at or 0.0) + self._observe_interval(now):
             return None
         batch = self._parts.serving.observations(self.progress.cursor)
-        if batch.next == self.progress.cursor:
-            return None
+        return None if batch.next == self.progress.cursor else self._observed(batch)
+
+    def _observed(self, batch: ObservationBatch) -> Decision:
         data = {
             "since": self.progress.cursor,
             "next": batch.next,
@@ -254,12 +257,29 @@ class Controller:
         return Decision(type=EventType.PROMOTED, data={"epoch": entry.epoch, "alias": self._set_alias()})
 
     def _roll_back(self) -> Decision | None:
-        if self.progress.turn is not None:
-            if self.plan.champion is None:
-                self._parts.serving.retire(Slot.CHAMPION.value)
-            else:
-                self._parts.serving.rollback()
-        return Decision(type=EventType.ROLLED_BACK)
+        if self.progress.turn is None:
+            return Decision(type=EventType.ROLLED_BACK)  # it never began, and another release may be under way
+        if self.plan.champion is None:
+            self._parts.serving.retire(Slot.CHAMPION.value)
+            return Decision(type=EventType.ROLLED_BACK)
+        self._parts.serving.rollback()
+        return Decision(type=EventType.RETURNED)
+
+    def _count(self) -> Decision | None:
+        """The last requests of the candidate become known after it lost its traffic: wait, so that all are counted.
+
+        Facts come in the order of completion, and the candidate's last request had ended when its server went away. So
+        all are known once a request is known that arrived after that.
+        """
+        now, returned_at = self._parts.clock(), self.progress.returned_at or 0.0
+        batch = self._parts.serving.observations(self.progress.cursor)
+        if batch.next != self.progress.cursor:
+            return self._observed(batch)
+        complete = self.progress.evidence.newest_arrival > returned_at
+        aborted = self.progress.decision.get("cause") == Cause.ABORT  # nobody waits for the figure
+        if complete or aborted or now > returned_at + COUNTING_TIMEOUT_S:
+            return Decision(type=EventType.ROLLED_BACK)
+        return None
 
     # --- how ---------------------------------------------------------------------------------------------------
 
@@ -358,6 +378,9 @@ def _is_champion(serving: Serving, deployment: Deployment) -> bool:
     return champion is not None and champion.id == deployment.id
 
 
+#: Decided already: carried out as soon as it can be, whatever comes in between.
+_DECIDED = frozenset({Phase.PROMOTING, Phase.ROLLING_BACK, Phase.COUNTING})
+
 _ACTIONS: Mapping[Phase, Callable[[Controller], Decision | None]] = {
     Phase.PLANNED: Controller._start,
     Phase.DEPLOYING: Controller._deploy,
@@ -367,4 +390,5 @@ _ACTIONS: Mapping[Phase, Callable[[Controller], Decision | None]] = {
     Phase.ASKING: Controller._ask,
     Phase.PROMOTING: Controller._promote,
     Phase.ROLLING_BACK: Controller._roll_back,
+    Phase.COUNTING: Controller._count,
 }

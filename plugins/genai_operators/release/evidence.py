@@ -109,6 +109,7 @@ class Evidence:
         self.states: dict[str, State] = {name: start(question) for name, question in sequential_plans(plan).items()}
         self.exposure = Exposure()
         self.settled_on_canary = 0
+        self.newest_arrival = -math.inf
         self._newest = -math.inf
         self._pending: tuple[RequestFact, ...] = ()
         self._seen: dict[str, RequestFact] = {}
@@ -135,6 +136,7 @@ class Evidence:
         self.states = _restored(states, self.states) or self._advanced(intake)
         for fact in intake.ours:
             self.exposure.add(fact)
+        self.newest_arrival = max([self.newest_arrival, *(fact.arrived_at for fact in requests)])
         self.settled_on_canary += sum(fact.variant == "canary" for fact in intake.final)
         self._newest, self._pending, self._early = intake.newest, intake.pending, dict(intake.early)
         self._seen.update(intake.drawn)

@@ -36,6 +36,7 @@ class EventType(StrEnum):
     PROMOTING = "promoting"
     PROMOTED = "promoted"
     ROLLING_BACK = "rolling_back"
+    RETURNED = "returned"
     ROLLED_BACK = "rolled_back"
 
 

@@ -142,5 +142,6 @@ _EVENTS: Mapping[EventType, _Words] = {
     EventType.PROMOTING: lambda plan, data: f"promoting v{plan.candidate.version}: {data['reason']}",
     EventType.PROMOTED: lambda plan, data: f"v{plan.candidate.version} is champion (ledger epoch {data['epoch']})",
     EventType.ROLLING_BACK: lambda plan, data: f"rolling back ({data['cause']}): {data['reason']}",
-    EventType.ROLLED_BACK: lambda plan, data: "the champion has all traffic" if plan.champion else "nothing is served",
+    EventType.RETURNED: lambda plan, data: "the champion has all traffic again; counting who met the candidate",
+    EventType.ROLLED_BACK: lambda plan, data: "rolled back" if plan.champion else "nothing is served",
 }

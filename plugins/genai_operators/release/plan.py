@@ -61,7 +61,7 @@ class Baseline(_Frozen):
     """What the champion did just before the release: the thresholds and the arithmetic of the plan rest on it.
 
     :param seconds: length of the window that was looked at; ``requests`` in it.
-    :param longest_ms: the longest request; later arrivals than that are final.
+    :param duration_p99_ms: all but one request in a hundred had ended after this time.
     :param bad: share of bad requests by guardrail, where it could be told.
     """
 
@@ -69,7 +69,7 @@ class Baseline(_Frozen):
     seconds: float = 0.0
     first_token_p50_ms: float | None = None
     first_token_p95_ms: float | None = None
-    longest_ms: float | None = None
+    duration_p99_ms: float | None = None
     bad: dict[str, float] = Field(default_factory=dict)
 
     @property

@@ -25,6 +25,7 @@ class Phase(StrEnum):
     ASKING = "asking"
     PROMOTING = "promoting"
     ROLLING_BACK = "rolling back"
+    COUNTING = "counting"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
     ABORTED = "aborted"
@@ -61,15 +62,18 @@ _NEXT: dict[EventType, dict[Phase, Phase]] = {
     _E.DEPLOYED: {_P.DEPLOYING: _P.WARMING_UP},
     _E.READY: {_P.WARMING_UP: _P.SHIFTING},
     _E.WEIGHT_SET: {_P.SHIFTING: _P.OBSERVING},
-    _E.OBSERVED: {_P.OBSERVING: _P.OBSERVING},
+    _E.OBSERVED: {_P.OBSERVING: _P.OBSERVING, _P.COUNTING: _P.COUNTING},
     _E.STEP_PASSED: {_P.OBSERVING: _P.SHIFTING},
     _E.HELD: {_P.OBSERVING: _P.OBSERVING},
     _E.ASKED: {_P.OBSERVING: _P.ASKING},
     _E.ANSWERED: {_P.ASKING: _P.ASKING},
     _E.PROMOTING: {_P.WARMING_UP: _P.PROMOTING, _P.OBSERVING: _P.PROMOTING, _P.ASKING: _P.PROMOTING},
     _E.PROMOTED: {_P.PROMOTING: _P.PROMOTED},
-    _E.ROLLING_BACK: {phase: _P.ROLLING_BACK for phase in _P if not phase.ended and phase is not _P.ROLLING_BACK},
-    _E.ROLLED_BACK: {_P.ROLLING_BACK: _P.ROLLED_BACK},
+    _E.ROLLING_BACK: {
+        phase: _P.ROLLING_BACK for phase in _P if not phase.ended and phase not in (_P.ROLLING_BACK, _P.COUNTING)
+    },
+    _E.RETURNED: {_P.ROLLING_BACK: _P.COUNTING},
+    _E.ROLLED_BACK: {_P.ROLLING_BACK: _P.ROLLED_BACK, _P.COUNTING: _P.ROLLED_BACK},
 }
 
 
@@ -81,6 +85,7 @@ class Progress:
     :param step_since: when its weight was acknowledged.
     :param step_on_canary: how many requests of the candidate had been judged by then.
     :param cursor: position in the traffic up to which facts were taken in.
+    :param returned_at: since when the champion has all traffic again.
     :param decision: data of the ``PROMOTING`` or ``ROLLING_BACK`` event.
     """
 
@@ -100,6 +105,7 @@ class Progress:
     answer: str | None = None
     last_observed_at: float | None = None
     decision: Mapping[str, Any] = field(default_factory=dict)
+    returned_at: float | None = None
     epoch: int | None = None
     ended_at: float | None = None
     events: list[Event] = field(default_factory=list)
@@ -175,6 +181,9 @@ class Progress:
 
     def _on_rolling_back(self, event: Event) -> None:
         self.decision = event.data
+
+    def _on_returned(self, event: Event) -> None:
+        self.percent, self.returned_at = 0.0, event.at
 
     def _on_promoted(self, event: Event) -> None:
         self.epoch = event.data["epoch"]

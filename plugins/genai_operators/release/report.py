@@ -102,7 +102,7 @@ def traffic_of(events: Sequence[Event]) -> list[tuple[float, float]]:
             changes.append((event.at, float(event.data["percent"])))
         elif event.type is EventType.PROMOTED:
             changes.append((event.at, 100.0))
-        elif event.type in (EventType.ROLLED_BACK, EventType.ASKED):
+        elif event.type in (EventType.RETURNED, EventType.ASKED):
             changes.append((event.at, 0.0))
     return changes
 

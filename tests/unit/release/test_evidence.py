@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from genai_operators.exceptions import SpecError
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import cause_of, judge, judge_feedback, pack, unpack
 from genai_operators.release.plan import GuardrailPlan
@@ -198,12 +197,12 @@ class TestBaseline:
         assert baseline.bad["errors"] == pytest.approx(0.01)
         assert baseline.bad["negative_feedback"] == pytest.approx(0.5)
         assert baseline.first_token_p50_ms == 51.0
-        assert baseline.longest_ms == 500.0
+        assert baseline.duration_p99_ms == 500.0
 
     def test_the_wait_for_slower_requests_follows_the_longest_one(self):
         known = measure([request(1, duration_ms=4_000.0)], [], deployment=deployment(1).id, guardrails=GUARDRAILS)
         unknown = measure([], [], deployment="x", guardrails=GUARDRAILS)
-        assert settle_seconds(known, timeout_s=120.0) == 6.0
+        assert settle_seconds(known, timeout_s=120.0) == 8.0
         assert settle_seconds(known, timeout_s=5.0) == 5.0
         assert settle_seconds(unknown, timeout_s=120.0) == 10.0
 
@@ -213,12 +212,6 @@ class TestBaseline:
         said = notes(baseline, strict)
         assert "above the ceiling" in said[0]
         assert "none of the last 1 requests says anything" in said[1]
-
-    def test_feedback_alone_is_no_question(self):
-        with pytest.raises(SpecError, match="switch on at least one"):
-            guardrail_plans(
-                Canary.model_validate({"guardrails": {"errors": None, "invalid_output": None, "negative_feedback": {}}})
-            )
 
     def test_the_model_file_s_guardrails_arrive(self):
         plans = guardrail_plans(

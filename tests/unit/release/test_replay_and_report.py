@@ -15,9 +15,9 @@ from tests.fakes.releases import MODEL, Bench
 from tests.fakes.serving import Behaviour
 
 
-def finished(bench: Bench, behaviour: Behaviour = Behaviour(), **changes):
+def finished(bench: Bench, behaviour: Behaviour | None = None, **changes):
     plan = bench.plan(champion=bench.crown(), **changes)
-    bench.serving.behave(plan.candidate, behaviour)
+    bench.serving.behave(plan.candidate, behaviour or Behaviour())
     return bench.settle(bench.controller(plan))
 
 

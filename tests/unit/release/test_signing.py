@@ -139,7 +139,7 @@ class TestWhatIsNotServed:
         digest = read_manifest(package / MODEL_FOLDER).digest
         for path in sorted((package / MODEL_FOLDER).rglob("*"), reverse=True):
             path.unlink() if path.is_file() else path.rmdir()
-        with pytest.raises(UnsafeWeights, match="holds no .safetensors"):
+        with pytest.raises(UnsafeWeights, match=r"holds no \.safetensors"):
             verify(package, keys, digest)
 
 
