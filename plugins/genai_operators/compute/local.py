@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe
 from genai_operators.compute.process import ProcessIdentity, kill_group
-from genai_operators.compute.supervisor import GRACE_S, scratch_folder, scratch_root
+from genai_operators.compute.scratch import scratch_folder, scratch_root
+from genai_operators.compute.supervisor import GRACE_S
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
 
 ENTRY = ("-m", "genai_operators.workloads.main")

@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -38,8 +37,9 @@ from genai_operators.compute.process import (
     oom_kills,
     spawn_bound,
 )
+from genai_operators.compute.scratch import scratch_folder
 from genai_operators.exceptions import StorageFull, StoreUnavailable
-from genai_operators.store import Store, sha256_bytes
+from genai_operators.store import Store
 
 HEARTBEAT_S = 2.0
 #: Without a written heartbeat for this long the supervisor ends its child: others may by then believe it dead.
@@ -61,7 +61,6 @@ PROGRESS_FLUSH_S = (1.0, 30.0)
 PROGRESS_PREFIX = "::progress "
 #: Never handed to the workload: it has no business with Airflow's secrets.
 PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
-SCRATCH_ROOT_VARIABLE = "GENAI_SCRATCH_ROOT"
 
 
 class Supervisor:
@@ -299,17 +298,6 @@ class Supervisor:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             return False
         return True
-
-
-def scratch_root() -> Path:
-    """Where attempts work on this host; ``GENAI_SCRATCH_ROOT`` moves it to a larger disk."""
-    configured = os.environ.get(SCRATCH_ROOT_VARIABLE)
-    return Path(configured) if configured else Path(tempfile.gettempdir()) / f"genai-{os.getuid()}"
-
-
-def scratch_folder(attempt: Attempt) -> Path:
-    """The attempt's own folder on this host. Two stores may hold the same workload; they never share a folder."""
-    return scratch_root() / f"{attempt.name}-{sha256_bytes(attempt.store.uri.encode())[:8]}"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from genai_operators.compute import attempts, owners
+from genai_operators.compute.contract import Attempt, Workload
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reconcile import reconcile_workloads, running_attempts, stop_all
+from genai_operators.store import Store
+from tests.fakes.backend import FakeBackend
 from tests.fakes.checkpointing import final_state
 from tests.fakes.workload_run import WorkloadRun, owner, wait_for
 
@@ -31,31 +34,38 @@ def begin(run: WorkloadRun, *names: str) -> None:
     run.drive(subjects[0], until=run.began)
 
 
+def running(store: Store) -> Attempt:
+    """A workload of one owner, without a process: enough to see what would be asked of it."""
+    joined = attempts.join(store, Workload(kind="fine_tune"), owner())
+    attempt = attempts.claim(store, joined.directory, number=1, target="local", owner=owner(), step=-1, stalls=0)
+    assert attempt is not None
+    FakeBackend().begin(attempt)
+    return attempt
+
+
 @pytest.mark.parametrize("state", ["failed", "success", "skipped", "removed", "upstream_failed"])
-def test_a_workload_whose_task_ended_while_nobody_watched_is_stopped(
-    start_run: StartRun, tmp_path: Path, state: str
-) -> None:
-    run = start_run(until=str(tmp_path / "gate"))
-    begin(run, "one")
-    done = reconcile_workloads(run.store, States(one=state))
-    assert len(done) == 1
-    assert state in done[0]
-    wait_for(lambda: attempts.recorded_ending(run.attempt()), what="the stop")
-    assert reconcile_workloads(run.store, States(one=state)) == []
-    assert list(owners.active(run.store)) == []
-    assert reconcile_workloads(run.store, States(one=state)) == []
+def test_a_workload_whose_task_has_ended_is_asked_to_stop(store: Store, state: str) -> None:
+    attempt = running(store)
+    assert state in reconcile_workloads(store, States(one=state))[0]
+    assert attempts.is_cancelled(attempt)
 
 
 @pytest.mark.parametrize(
     "state", ["running", "deferred", "queued", "scheduled", "up_for_retry", "awaiting_input", None]
 )
-def test_nothing_is_stopped_while_its_task_may_still_want_it(
-    start_run: StartRun, tmp_path: Path, state: str | None
-) -> None:
+def test_nothing_is_asked_while_its_task_may_still_want_it(store: Store, state: str | None) -> None:
+    attempt = running(store)
+    assert reconcile_workloads(store, States(one=state)) == []
+    assert not attempts.is_cancelled(attempt)
+
+
+def test_a_workload_that_nobody_watched_stops_and_is_forgotten(start_run: StartRun, tmp_path: Path) -> None:
     run = start_run(until=str(tmp_path / "gate"))
     begin(run, "one")
-    assert reconcile_workloads(run.store, States(one=state)) == []
-    assert not attempts.is_cancelled(run.attempt())
+    assert len(reconcile_workloads(run.store, States(one="failed"))) == 1
+    wait_for(lambda: attempts.recorded_ending(run.attempt()), what="the stop")
+    assert reconcile_workloads(run.store, States(one="failed")) == []
+    assert list(owners.active(run.store)) == []
 
 
 def test_one_of_two_owners_that_ended_is_taken_off_and_the_workload_goes_on(

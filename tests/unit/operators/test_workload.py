@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import TaskAwaitingInput
 
-from genai_operators.compute.contract import Artifact
-from genai_operators.exceptions import BadWorkload, DataError, StoreUnavailable
+from genai_operators.compute.contract import Artifact, Result
+from genai_operators.exceptions import BadWorkload, DataError, GateFailed, StoreUnavailable
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import RETRY_DELAYS, FailureRetryPolicy
+from genai_operators.operators.workload import ACCEPT, REJECT
 from genai_operators.store import Store, canonical_json
 from tests.fakes.checkpointing import final_state
 from tests.fakes.checkpointing_operator import CheckpointingOperator
@@ -146,6 +149,43 @@ class TestVerdictAgainstIt:
     def test_the_report_is_linked_all_the_same(self, run_task: Runner) -> None:
         task = run_task(settings={"outcome": "fail"})
         assert task.xcom_pull(task_ids="train", key=ReportLink().xcom_key)
+
+
+class Asked:
+    """Stands in for Airflow's required actions."""
+
+    def __init__(self) -> None:
+        self.questions: list[dict[str, Any]] = []
+
+    def __call__(self, **question: Any) -> None:
+        self.questions.append(question)
+
+
+class TestAsk:
+    def decided(self, run_task: Runner, monkeypatch: pytest.MonkeyPatch, *, option: str) -> Any:
+        """Meet a verdict that is against it, ask, and go on with a person's answer."""
+        asked = Asked()
+        monkeypatch.setattr("airflow.sdk.execution_time.hitl.upsert_hitl_detail", asked)
+        reference = run_task(settings={"outcome": "fail"}, on_failure="warn").xcom_pull(task_ids="train")
+        directory = "workloads/" + reference["workload"]
+        verdict = Result.from_json(run_task.store.get_json(f"{directory}/result.json")).verdict
+        operator = CheckpointingOperator(task_id="t", settings={}, on_failure="ask")
+        with pytest.raises(TaskAwaitingInput) as parked:
+            operator._object(
+                {"ti": SimpleNamespace(id="0")}, verdict, reference, store=run_task.store.uri, directory=directory
+            )
+        assert "CHECKPOINTING: FAIL" in asked.questions[0]["body"]
+        answer = {"chosen_options": [option], "responded_by_user": {"id": "ann", "name": "ann"}}
+        return operator.answered({}, answer, **parked.value.kwargs), operator
+
+    def test_a_person_may_go_on(self, run_task: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+        reference, operator = self.decided(run_task, monkeypatch, option=ACCEPT)
+        assert reference["verdict"] == "fail"
+        assert operator.report_url
+
+    def test_a_person_may_stop_it(self, run_task: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(GateFailed, match="ann"):
+            self.decided(run_task, monkeypatch, option=REJECT)
 
 
 class TestAuthoring:
