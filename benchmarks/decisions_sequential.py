@@ -34,6 +34,7 @@ from genai_operators.decisions.bounded import ScorePlan, assess_scores, start_sc
 from genai_operators.decisions.planner import Step, plan_steps  # noqa: E402
 from genai_operators.decisions.sequential import Guardrail, Observations, Plan, assess, start, update  # noqa: E402
 from genai_operators.decisions.sequential_harm import GRID  # noqa: E402
+from genai_operators.decisions.sequential_latency import exceedances, latency_guardrails  # noqa: E402
 from genai_operators.decisions.verdict import Outcome  # noqa: E402
 
 NOMINAL = 0.05
@@ -42,8 +43,8 @@ FLAT = np.full(GRID, 1 / GRID)
 
 
 def allowed(releases: int) -> int:
-    """Largest count that a one-sided exact binomial test against 5 % does not reject at 1 %: 232 of 4,000."""
-    return int(stats.binom.isf(0.01, releases, NOMINAL))
+    """A count that a one-sided exact binomial test against 5 % does surely not reject at 1 %: 232 of 4,000."""
+    return int(stats.binom.isf(0.01, releases, NOMINAL)) - 1
 
 
 def false_rollbacks(found: Collected, *, full: bool) -> None:
@@ -221,6 +222,41 @@ def scores(found: Collected, *, full: bool) -> None:
     found.add("scores: confidence sequences that ever lost the mean", missed, "releases", target=allowed(2 * releases))
 
 
+def latency(found: Collected, *, full: bool) -> None:
+    """Time to first token, lognormal with sigma 0.5, 50 requests/s, 5 %: seconds to find a slower canary."""
+    releases, requests = (200, 30_000) if full else (40, 15_000)
+    random = np.random.default_rng(900)
+    past = random.lognormal(np.log(250), 0.5, 20_000)
+    sets = {
+        "three quantiles": latency_guardrails("ttft", past),
+        "p99": latency_guardrails("ttft", past, quantiles=(0.99,)),
+    }
+    for factor in (1.0, 1.2, 1.5, 2.0):
+        waits: dict[str, list[float]] = {name: [] for name in sets}
+        for _ in range(releases):
+            canary = random.random(requests) < 0.05
+            times = random.lognormal(np.log(250), 0.5, requests) * np.where(canary, factor, 1.0)
+            for name, guardrails in sets.items():
+                observations = Observations(
+                    arrival=np.arange(requests) / 50,
+                    canary=canary,
+                    propensity=np.full(requests, 0.05),
+                    bad=exceedances(times, guardrails),
+                )
+                alarm = update(start(Plan(guardrails=tuple(guardrails.values()))), observations).harm.alarm
+                waits[name].append(np.inf if alarm is None else alarm.arrival)
+        if factor == 1.0:
+            alarms = int(np.isfinite(waits["three quantiles"]).sum())
+            found.add(f"latency: false alarms of {releases:,}", alarms, "releases", target=allowed(releases))
+        else:
+            found.add(
+                f"latency: median time to find +{factor - 1:.0%}, three quantiles; baseline: p99 alone",
+                float(np.median(waits["three quantiles"])),
+                "s",
+                baseline=float(np.median(waits["p99"])),
+            )
+
+
 def cost(found: Collected) -> None:
     """Seconds for a million requests and six guardrails, and bytes of the state."""
     names = tuple(f"guardrail_{number}" for number in range(6))
@@ -269,6 +305,7 @@ def measure(*, full: bool = False, report: Report | None = None) -> list[Figure]
     false_certificates(found, full=full)
     bursts(found, full=full)
     scores(found, full=full)
+    latency(found, full=full)
     others(found, full=full)
     return found.figures
 

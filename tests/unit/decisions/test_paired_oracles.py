@@ -78,6 +78,11 @@ class TestRates:
         actual = paired.exact_p_value(difference, gained=gained, lost=lost, n=n)
         assert actual == pytest.approx(min(largest, 1.0), abs=CLOSE)
 
+    def test_right_or_wrong_items_are_judged_by_the_exact_test(self):
+        candidate, baseline = np.repeat([1, 1, 0], [291, 0, 9]), np.repeat([1, 0, 1], [291, 0, 9])
+        result = paired.non_inferiority(candidate, baseline, margin=0.05)
+        assert result.p_value == paired.exact_p_value(-0.05, gained=0, lost=9, n=300)
+
 
 class TestMeans:
     def test_student(self):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.sequential_simulation import HarmReplicas, _absolute, mixture
 from genai_operators.decisions import sequential_harm, sequential_health
@@ -92,3 +95,47 @@ class TestOracle:
             for truth, expected in ((harm_ratio, np.isclose), (harm_ratio * 0.7, np.less)):
                 theta = share * truth / (share * truth + 1 - share)
                 assert expected(theta * canary + (1 - theta) * champion, 1.0).all()
+
+
+def arms_of_bad_events(canary: list[bool], *, share: float = 0.2) -> Observations:
+    n = len(canary)
+    return Observations(
+        arrival=np.arange(n, dtype=float),
+        canary=np.array(canary, dtype=bool),
+        propensity=np.full(n, share),
+        bad={"errors": np.ones(n, dtype=np.int8)},
+    )
+
+
+def evidence_of(canary: list[bool]) -> tuple[float, float, bool]:
+    """(log evidence of harm, of health, alarm)"""
+    state = update(start(Plan(guardrails=(Guardrail(name="errors"),), alpha=1e-4)), arms_of_bad_events(canary))
+    one = assess(state).evidence["errors"]
+    return one.log_harm, one.log_health, state.harm.alarm is not None
+
+
+class TestProperties:
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.booleans(), min_size=1, max_size=60), st.randoms(use_true_random=False))
+    def test_under_one_weight_the_order_of_events_does_not_matter(self, canary: list[bool], random: Random):
+        """As long as no bet was lowered: far below the threshold."""
+        shuffled = random.sample(canary, len(canary))
+        harm, health, _ = evidence_of(canary)
+        highest = max(evidence_of(canary[: n + 1])[0] for n in range(len(canary)))
+        highest = max(highest, *(evidence_of(shuffled[: n + 1])[0] for n in range(len(canary))))
+        assume(highest < math.log(1e4) - math.log(50))
+        assert evidence_of(shuffled)[:2] == pytest.approx((harm, health), abs=1e-9)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.booleans(), max_size=60))
+    def test_a_failure_on_the_canary_speaks_against_it_and_one_on_the_champion_for_it(self, canary: list[bool]):
+        harm, health, alarm = evidence_of(canary)
+        on_canary, on_champion = evidence_of([*canary, True]), evidence_of([*canary, False])
+        assert on_canary[1] < health < on_champion[1]
+        if not alarm:
+            assert on_canary[0] > harm > on_champion[0]
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.booleans(), max_size=60))
+    def test_evidence_of_harm_never_exceeds_its_threshold(self, canary: list[bool]):
+        assert evidence_of(canary)[0] <= math.log(1e4) + 1e-9
