@@ -34,7 +34,7 @@ class Displacement:
     """An effect and the size of its sampling noise.
 
     :param effect: share of the rows that moved, 0..1.
-    :param scale: standard deviation of the signed noise.
+    :param scale: standard deviation of the signed noise; of that of the most uncertain set of categories.
     :param degrees: 0 for numbers; categories less one for categories.
     :param mean_noise: expected norm of the noise (categories only).
     """
@@ -63,7 +63,7 @@ class Displacement:
             return 0.0
         if self.degrees == 0:
             return bridge_area_survival(size / self.scale / math.sqrt(12))
-        # Two bounds on the norm of multinomial noise, by Cauchy-Schwarz and by Borell-TIS concentration.
+        # The noise is the largest over sets A of categories; two bounds, by Cauchy-Schwarz and by Borell-TIS.
         cauchy = float(special.chdtrc(self.degrees, (size / self.scale) ** 2))
         excess = max(0.0, size - self.mean_noise) / self.scale
         return min(1.0, cauchy, math.exp(-0.5 * excess * excess))
@@ -99,12 +99,19 @@ def category_displacement(first: Counts, second: Counts) -> Displacement:
     n, m = int(first.sum()), int(second.sum())
     p, q, both = first / n, second / m, (first + second) / (n + m)
     noise = np.sqrt(np.maximum(both * (1 - both) * (1 / n + 1 / m), p * (1 - p) / n + q * (1 - q) / m))
+    widest = max(_widest(both) * (1 / n + 1 / m), _widest(p) / n + _widest(q) / m)
     return Displacement(
         effect=float(np.abs(p - q).sum() / 2),
-        scale=math.sqrt(1 / n + 1 / m) / 2,
+        scale=math.sqrt(widest),
         degrees=max(1, int((first + second > 0).sum()) - 1),
         mean_noise=float(noise.sum() / math.sqrt(2 * math.pi)),
     )
+
+
+def _widest(shares: NDArray[np.float64]) -> float:
+    """Largest P(A) (1 - P(A)) that a set A of categories can have; a quarter unless one category has over half."""
+    largest = float(shares.max(initial=0.0))
+    return largest * (1 - largest) if largest > 0.5 else 0.25
 
 
 def bridge_area_survival(area: float) -> float:

@@ -79,14 +79,14 @@ def asymptotic_survival(distance: float, size: float) -> float:
 
     Body: Kolmogorov's limit at a corrected argument (Vrbik 2018, "Small-sample corrections to Kolmogorov-Smirnov test
     statistic"). Tail: twice the one-sided exact probability (Smirnov), of which the two-sided one falls short by
-    nothing that matters below 1e-3.
+    nothing that matters below 5 %.
     """
     if distance <= 0:
         return 1.0
     root = math.sqrt(size)
     scaled = distance * root
     body = float(special.kolmogorov(scaled + 1 / (6 * root) + (scaled - 1) / (4 * size)))
-    if body > 1e-3 or size > ONE_SAMPLE_EXACT_UP_TO:
+    if body > 0.05 or size > ONE_SAMPLE_EXACT_UP_TO:
         return body
     return min(1.0, 2.0 * float(special.smirnov(max(1, round(size)), distance)))
 

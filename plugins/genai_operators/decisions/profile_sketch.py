@@ -87,6 +87,15 @@ def sketch(values: NDArray[np.float64]) -> Sketch:
     return Sketch(keys[starts] << np.uint64(shift), np.diff(starts, append=len(keys)).astype(np.int64), shift)
 
 
+def sketch_counts(values: NDArray[np.float64], counts: NDArray[np.int64]) -> Sketch:
+    """The sketch of rows that are counted already.
+
+    :param values: distinct and ascending, shape (k,), finite. :param counts: rows of each, shape (k,); none is fine.
+    """
+    kept = counts > 0
+    return fit(Sketch(encode_sorted(values[kept].astype(np.float64)), counts[kept].astype(np.int64), 0))
+
+
 def merge_sketches(first: Sketch, second: Sketch) -> Sketch:
     """The sketch of both samples together; exactly the one that a single pass over all rows gives."""
     shift = max(first.shift, second.shift)

@@ -1,0 +1,148 @@
+"""How often does each test cry drift when there is none? The product's own code on samples of one distribution.
+
+Beside each stands what it replaces: the same question asked in the customary wrong way, on the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from genai_operators.decisions.drift_column import compare_columns
+from genai_operators.decisions.embedding_drift_clusters import assign, cluster_test, fit_centroids
+from genai_operators.decisions.embedding_drift_mmd import mmd_test
+from genai_operators.decisions.profile import ColumnProfile, profile_column, profile_counts
+
+LEVEL = 0.05
+Generator = np.random.Generator
+Sampler = Callable[[Generator, int], NDArray[np.float64]]
+PValues = Mapping[str, float]
+
+
+@dataclass
+class Tally:
+    """Runs and, by test, how many p-values were at most ``LEVEL``."""
+
+    runs: int = 0
+    alarms: dict[str, int] = field(default_factory=dict)
+
+    def add(self, p_values: PValues) -> None:
+        self.runs += 1
+        for name, p_value in p_values.items():
+            self.alarms[name] = self.alarms.get(name, 0) + int(p_value <= LEVEL)
+
+    def share(self, test: str) -> float:
+        return self.alarms[test] / self.runs
+
+
+def normal(random: Generator, n: int) -> NDArray[np.float64]:
+    """A continuous column without ties."""
+    return random.standard_normal(n)
+
+
+def counts(random: Generator, n: int) -> NDArray[np.float64]:
+    """A column of small whole numbers: nearly all values tie."""
+    return random.poisson(3.0, n).astype(np.float64)
+
+
+def mostly_zero(random: Generator, n: int) -> NDArray[np.float64]:
+    """A share that is zero in seven rows of ten."""
+    return np.where(random.random(n) < 0.7, 0.0, random.lognormal(0, 1, n))
+
+
+SAMPLERS: Mapping[str, Sampler] = {"normal": normal, "counts": counts, "mostly_zero": mostly_zero}
+
+CATEGORIES: Mapping[str, NDArray[np.float64]] = {
+    "even_5": np.full(5, 0.2),
+    "zipf_50": (1 / np.arange(1, 51)) / (1 / np.arange(1, 51)).sum(),
+}
+
+
+def numbers(kind: str, n: int, *, runs: int, seed: int) -> Tally:
+    """Kolmogorov-Smirnov, PSI and displacement on two samples of ``n`` numbers."""
+    random, sampler, tally = np.random.default_rng([seed, n]), SAMPLERS[kind], Tally()
+    for _ in range(runs):
+        first, second = sampler(random, n), sampler(random, n)
+        sides = (profile_column("x", first, "continuous"), profile_column("x", second, "continuous"))
+        tally.add({**_tested(*sides, random), "psi, edges of the reference": _naive_psi(first, second)})
+    return tally
+
+
+def categories(kind: str, n: int, *, runs: int, seed: int) -> Tally:
+    """Two-sample chi-square, PSI and displacement on two samples of ``n`` categories."""
+    random, shares, tally = np.random.default_rng([seed, n]), CATEGORIES[kind], Tally()
+    for _ in range(runs):
+        first, second = random.multinomial(n, shares), random.multinomial(n, shares)
+        sides = [profile_counts("c", {f"c{i}": int(c) for i, c in enumerate(side)}) for side in (first, second)]
+        tally.add(
+            {**_tested(sides[0], sides[1], random), "chi-square, reference as truth": _naive_chi_square(first, second)}
+        )
+    return tally
+
+
+def embeddings(n: int, *, runs: int, seed: int, dimensions: int = 16, kernel: bool = True) -> Tally:
+    """Maximum mean discrepancy and cluster counts on two samples of ``n`` embeddings of several topics."""
+    random, tally = np.random.default_rng([seed, n]), Tally()
+    topics = random.standard_normal((12, dimensions)) * 1.5
+    for _ in range(runs):
+        first, second = (embedded(random, n, topics) for _ in range(2))
+        found = {"clusters": cluster_test(first, second, clusters=20, level=LEVEL, generator=random).test.p_value}
+        if kernel:
+            found["discrepancy"] = mmd_test(first, second, level=LEVEL, generator=random, permutations=199).p_value
+        tally.add({**found, "clusters of the reference": _naive_clusters(first, second, random)})
+    return tally
+
+
+def embedded(
+    random: Generator, n: int, topics: NDArray[np.float64], *, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Unit vectors around topics, shape (n, dimensions)."""
+    shares = np.full(len(topics), 1 / len(topics)) if weights is None else weights / weights.sum()
+    rows = topics[random.choice(len(topics), n, p=shares)] + random.standard_normal((n, topics.shape[1]))
+    unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def _tested(first: ColumnProfile, second: ColumnProfile, random: Generator) -> dict[str, float]:
+    found = compare_columns(first, second, level=LEVEL, generator=random)
+    psi = found.measures["population_stability_index"].p_value
+    assert psi is not None
+    return {"test": found.p_value, "psi": psi, "displacement": found.displacement.p_value()}
+
+
+def _naive_psi(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    """Twenty bins between quantiles of the reference alone, judged by chi-square."""
+    edges = np.unique(np.quantile(first, np.arange(1, 20) / 20))
+    p = np.bincount(np.searchsorted(edges, first, side="right"), minlength=len(edges) + 1) + 0.5
+    q = np.bincount(np.searchsorted(edges, second, side="right"), minlength=len(edges) + 1) + 0.5
+    p, q = p / p.sum(), q / q.sum()
+    psi = float(((p - q) * np.log(p / q)).sum())
+    return float(special.chdtrc(max(1, len(edges)), psi / (1 / len(first) + 1 / len(second))))
+
+
+def _naive_chi_square(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Goodness of fit of the current counts to the reference's shares, as if those were known."""
+    expected = np.maximum(first, 0.5) / np.maximum(first, 0.5).sum() * second.sum()
+    return float(special.chdtrc(len(first) - 1, float((np.square(second - expected) / expected).sum())))
+
+
+def _naive_clusters(first: NDArray[np.float32], second: NDArray[np.float32], random: Generator) -> float:
+    """Counts of clusters that were fitted to the reference alone."""
+    centroids = fit_centroids(first, max(2, min(20, len(first) // 5)), generator=random)
+    p, q = (np.bincount(assign(side, centroids)[0], minlength=len(centroids)) for side in (first, second))
+    kept = p + q > 0
+    gap = p[kept] - q[kept]
+    return float(special.chdtrc(int(kept.sum()) - 1, float((gap * gap / (p + q)[kept]).sum())))
+
+
+def cells(sizes: tuple[int, ...], *, runs: int, seed: int = 1) -> Iterator[tuple[str, int, Tally]]:
+    """Every kind of column at every size."""
+    for n in sizes:
+        for kind in SAMPLERS:
+            yield kind, n, numbers(kind, n, runs=runs, seed=seed)
+        for kind in CATEGORIES:
+            yield kind, n, categories(kind, n, runs=runs, seed=seed)
