@@ -46,6 +46,8 @@ def wait_for(condition: Callable[[], Any], *, what: str = "", patience_s: float 
 class WorkloadRun:
     """:param params: of the checkpointing workload."""
 
+    patience_s = PATIENCE_S
+
     def __init__(self, tmp_path: Path, **params: Any) -> None:
         self.store = Store.open(tmp_path / "store")
         self.witness = tmp_path / "witness"
@@ -74,7 +76,7 @@ class WorkloadRun:
 
     def drive(self, subject: WorkloadSubject, *, until: Callable[[], Any] | None = None) -> dict[str, Any]:
         """Poll until it settled, or until the condition holds (then ``{}``)."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while time.monotonic() < deadline:
             poll = subject.poll()
             self.lines.extend(poll.lines)
@@ -84,7 +86,7 @@ class WorkloadRun:
                 return {}
             if not poll.more:
                 time.sleep(0.02)
-        raise AssertionError("not settled after a minute:\n" + "\n".join(self.lines))
+        raise AssertionError(f"not settled after {self.patience_s:.0f} s:\n" + "\n".join(self.lines))
 
     # --- looking -----------------------------------------------------------------------------------------------
 
