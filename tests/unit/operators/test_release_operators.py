@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, Asset
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput, TaskDeferred
+from airflow.sdk.execution_time import hitl
+from airflow.serialization.serialized_objects import DagSerialization
+
+from genai_operators.exceptions import GateFailed, GatewayUnavailable, ReleaseAborted
+from genai_operators.operators.canary import CanaryReleaseOperator
+from genai_operators.operators.register import RegisterModelOperator
+from genai_operators.operators.rollback import RollbackOperator
+from genai_operators.release.subject import ReleaseSubject
+from genai_operators.spec.canary import OnDeadline
+from genai_operators.store import canonical_json
+from tests.fakes.releases import MODEL, OWNER, POLL_S, Bench
+from tests.fakes.serving import Behaviour
+
+
+class ReleaseOnBench(CanaryReleaseOperator):
+    """The operator where connections lead to a bench: what an Airflow connection would say is said here."""
+
+    def __init__(self, *, bench: Bench, **kwargs: Any) -> None:
+        super().__init__(task_id="release", model=MODEL, version=2, **kwargs)
+        self.bench = bench
+
+    def _subject_arguments(self, release: str) -> dict[str, Any]:
+        store, parts = self.bench.store.uri, self.bench.description()
+        return {"store": store, "model": MODEL, "release": release, "parts": parts}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def context() -> Any:
+    instance = SimpleNamespace(id="ti-1", dag_id=OWNER.dag_id, run_id=OWNER.run_id, task_id=OWNER.task_id, map_index=-1)
+    return {"ti": instance, "outlet_events": {}}
+
+
+def settled(
+    bench: Bench, behaviour: Behaviour | None = None, *, cancel: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """What the trigger's event says at the end of a release."""
+    plan = bench.plan(champion=bench.crown(), **changes)
+    bench.serving.behave(plan.candidate, behaviour or Behaviour())
+    subject = ReleaseSubject(store=bench.store.uri, model=MODEL, release=plan.release, parts=bench.description())
+    if cancel:
+        subject.controller.cancel("somebody marked the task failed")
+    while (poll := subject.poll()).settled is None:
+        bench.serving.sleep(POLL_S)
+    return poll.settled
+
+
+class TestEndOfARelease:
+    def test_a_promotion_returns_a_small_reference_and_a_link_to_the_report(self, bench):
+        operator = ReleaseOnBench(bench=bench)
+        reference = operator.resume(context(), settled(bench))
+        assert (reference["outcome"], reference["champion_version"], reference["epoch"]) == ("promoted", 2, 2)
+        assert len(canonical_json(reference)) < 2048
+        assert operator.report_url.startswith("/genai/reports/releases/bot/")
+        assert bench.store.exists(bench.store.path_of(reference["report"]))
+
+    def test_a_promotion_tells_the_endpoint_s_asset(self, bench):
+        outlet = Asset("bot_endpoint", uri="x-genai://endpoints/bot")
+        told = context()
+        told["outlet_events"][outlet] = SimpleNamespace(extra={})
+        ReleaseOnBench(bench=bench, outlets=[outlet]).resume(told, settled(bench))
+        assert told["outlet_events"][outlet].extra["champion_version"] == 2
+
+    def test_a_rollback_fails_the_task_with_the_reason_and_is_not_retried(self, bench):
+        with pytest.raises(GateFailed, match=r"v2 of bot was rolled back \(harm\): harm proved at request") as caught:
+            ReleaseOnBench(bench=bench).resume(context(), settled(bench, Behaviour(errors=0.6)))
+        assert not caught.value.retry_helps
+        assert "Exposed requests:" in str(caught.value)
+        assert "report.html" in str(caught.value)
+
+    def test_or_warns_or_skips_as_the_author_says(self, bench):
+        event = settled(bench, Behaviour(errors=0.6))
+        reference = ReleaseOnBench(bench=bench, on_failure="warn").resume(context(), event)
+        assert (reference["outcome"], reference["cause"]) == ("rolled_back", "harm")
+        with pytest.raises(AirflowSkipException):
+            ReleaseOnBench(bench=bench, on_failure="skip").resume(context(), event)
+
+    def test_an_abort_is_its_own_failure_whatever_on_failure_says(self, bench):
+        event = settled(bench, cancel=True)
+        with pytest.raises(ReleaseAborted, match="somebody marked the task failed"):
+            ReleaseOnBench(bench=bench, on_failure="warn").resume(context(), event)
+
+    def test_what_the_trigger_could_not_mend_is_raised_as_what_it_is(self, bench):
+        event = {"status": "failed", "error": "GatewayUnavailable", "message": "the gateway does not answer"}
+        with pytest.raises(GatewayUnavailable, match="does not answer"):
+            ReleaseOnBench(bench=bench).resume(context(), event)
+
+
+class TestAsking:
+    def test_a_person_sees_the_verdict_decides_and_the_release_carries_it_out(self, bench, monkeypatch):
+        asked: list[dict[str, Any]] = []
+        monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **details: asked.append(details))
+        bench.serving.configure(rate=0.001)
+        event = settled(bench, deadline_s=60, on_deadline=OnDeadline.ASK)
+        operator = ReleaseOnBench(bench=bench)
+        with pytest.raises(TaskAwaitingInput) as waiting:
+            operator.resume(context(), event)
+        assert asked[0]["options"] == ["Promote", "Roll back"]
+        assert "health.errors" in asked[0]["body"]
+        answer = {"chosen_options": ["Promote"], "responded_by_user": {"name": "ada"}}
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.answered(context(), answer, **waiting.value.kwargs)
+        subject = ReleaseSubject(**deferred.value.trigger.subject_kwargs)
+        while (poll := subject.poll()).settled is None:
+            bench.serving.sleep(POLL_S)
+        assert operator.resume(context(), poll.settled)["outcome"] == "promoted"
+        assert "ada decided so" in bench.ledger.champion().reason
+
+
+class TestWhatIsCheckedWhenADagIsParsed:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"canary": {"steps": [{"percent": 50}, {"percent": 5}]}}, "steps must rise"),
+            ({"canary": {"deadlin": "1h"}}, "deadlin"),
+            ({"serve": {"runtimes": {"x": {}}}}, "command"),
+            ({"output_kind": "xml"}, "xml"),
+            ({"on_failure": "ask"}, "on_failure is 'ask'; it is one of fail, warn, skip"),
+        ],
+    )
+    def test_wrong_rules(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            CanaryReleaseOperator(task_id="release", model=MODEL, version=1, **arguments)
+
+    def test_serialising_twice_gives_the_same(self):
+        def build() -> dict[str, Any]:
+            with DAG("bot__retrain", schedule=None) as dag:
+                registered = RegisterModelOperator(task_id="register", model=MODEL, training="{{ x }}")
+                CanaryReleaseOperator(
+                    task_id="release",
+                    model=MODEL,
+                    version=registered.output["version"],
+                    canary={"steps": [{"percent": 5, "minimum_soak": "1m"}]},
+                    serve={"runtimes": {"own": {"command": ["serve"]}}},
+                )
+                RollbackOperator(task_id="rollback", model=MODEL, version="{{ params.version }}")
+            return DagSerialization.to_dict(dag)
+
+        first = build()
+        assert canonical_json(first) == canonical_json(build())
