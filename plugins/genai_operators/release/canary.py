@@ -106,6 +106,10 @@ class Controller:
         for event in self.journal.after(self.progress.number):
             self.progress.apply(event)
 
+    def now(self) -> float:
+        """The clock that stands in the events."""
+        return self._parts.clock()
+
     def cancel(self, reason: str) -> Progress:
         """Abort the release and return the champion to 100 %, unless its promotion was decided already."""
         self.journal.request_cancel(reason, at=self._parts.clock())
@@ -254,7 +258,9 @@ class Controller:
             return roll_back(Cause.CONFLICT, str(error))
         if not converge(serving, plan.candidate):
             return None
-        return Decision(type=EventType.PROMOTED, data={"epoch": entry.epoch, "alias": self._set_alias()})
+        return Decision(
+            type=EventType.PROMOTED, data={"epoch": entry.epoch, "sha256": entry.sha256, "alias": self._set_alias()}
+        )
 
     def _roll_back(self) -> Decision | None:
         if self.progress.turn is None:

@@ -26,16 +26,16 @@ class Decision:
 def decide(progress: Progress, *, now: float) -> Decision | None:
     """The decision that is due while a canary is observed; ``None``: go on observing.
 
-    In this order: harm proved -> roll back. The blast radius is used up -> roll back, whatever the statistics say.
-    Every step passed and health certified -> promote. The deadline -> as the plan says. The step's soak and count are
+    In this order: harm proved -> roll back. Every step passed and health certified -> promote. The blast radius is used
+    up -> roll back, whatever else the statistics say. The deadline -> as the plan says. The step's soak and count are
     reached and the split is intact -> next step. A step needs no proof of health; only promotion does; silence never
     promotes.
     """
     standing = progress.evidence.standing()
     return (
         _harm(progress, standing)
-        or _blast_radius(progress, standing)
         or _promotion(progress, standing, now=now)
+        or _blast_radius(progress, standing)
         or _deadline(progress, standing, now=now)
         or _step(progress, standing, now=now)
     )
@@ -84,20 +84,14 @@ def _blast_radius(progress: Progress, standing: Standing) -> Decision | None:
         ("requests", exposure.requests, plan.blast_requests),
         ("users", exposure.users, plan.blast_users),
     ):
-        if limit is not None and used >= limit and not _may_promote(progress, standing):
-            reason = (
-                f"the blast radius is used up: {used} {what} met the candidate, {limit} were allowed, and no verdict"
-            )
+        if limit is not None and used >= limit:
+            reason = f"the blast radius is used up: {used} {what} met the candidate, {limit} were allowed"
             return roll_back(Cause.BLAST_RADIUS, reason, standing=standing)
     return None
 
 
-def _may_promote(progress: Progress, standing: Standing) -> bool:
-    return progress.is_last_step and standing.certified
-
-
 def _promotion(progress: Progress, standing: Standing, *, now: float) -> Decision | None:
-    if not (_may_promote(progress, standing) and step_is_done(progress, now=now)):
+    if not (progress.is_last_step and standing.certified and step_is_done(progress, now=now)):
         return None
     reason = f"{standing.health.summary} after {progress.evidence.exposure.requests} requests"
     return promote(reason, verdict=release_verdict(standing, outcome=Outcome.PASS, summary=reason))

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Any
 
 from genai_operators.exceptions import LedgerConflict, LedgerCorrupt
 from genai_operators.store import Store, canonical_json, sha256_bytes
@@ -226,8 +225,3 @@ def champions(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
 def release_of(entry: LedgerEntry | None) -> str | None:
     """Id of the release that wrote an entry, if one did."""
     return entry.evidence.get("release") if entry else None
-
-
-def summary(entry: LedgerEntry) -> dict[str, Any]:
-    """An entry as a small JSON record, for references and tables."""
-    return {"epoch": entry.epoch, "action": str(entry.action), "version": entry.version, "actor": entry.actor}

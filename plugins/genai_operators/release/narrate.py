@@ -140,7 +140,9 @@ _EVENTS: Mapping[EventType, _Words] = {
     EventType.ASKED: lambda plan, data: f"asking a person: {data['reason']}; the champion has all traffic meanwhile",
     EventType.ANSWERED: lambda plan, data: f"{data['by']} answered: {data['answer']}",
     EventType.PROMOTING: lambda plan, data: f"promoting v{plan.candidate.version}: {data['reason']}",
-    EventType.PROMOTED: lambda plan, data: f"v{plan.candidate.version} is champion (ledger epoch {data['epoch']})",
+    EventType.PROMOTED: lambda plan, data: (
+        f"v{plan.candidate.version} is champion (ledger epoch {data['epoch']}, sha256 {data['sha256'][:16]})"
+    ),
     EventType.ROLLING_BACK: lambda plan, data: f"rolling back ({data['cause']}): {data['reason']}",
     EventType.RETURNED: lambda plan, data: "the champion has all traffic again; counting who met the candidate",
     EventType.ROLLED_BACK: lambda plan, data: "rolled back" if plan.champion else "nothing is served",

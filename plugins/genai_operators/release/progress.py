@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -86,6 +86,7 @@ class Progress:
     :param step_on_canary: how many requests of the candidate had been judged by then.
     :param cursor: position in the traffic up to which facts were taken in.
     :param returned_at: since when the champion has all traffic again.
+    :param events: what happened, without the facts of the traffic: those of a long release would fill the memory.
     :param decision: data of the ``PROMOTING`` or ``ROLLING_BACK`` event.
     """
 
@@ -135,7 +136,7 @@ class Progress:
         if self.phase.ended:
             self.ended_at, self.percent = event.at, 0.0
         self.number = event.number
-        self.events.append(event)
+        self.events.append(_lightened(event))
 
     @property
     def on_step(self) -> int:
@@ -187,3 +188,9 @@ class Progress:
 
     def _on_promoted(self, event: Event) -> None:
         self.epoch = event.data["epoch"]
+
+
+def _lightened(event: Event) -> Event:
+    if event.type is not EventType.OBSERVED:
+        return event
+    return replace(event, data={"next": event.data["next"]})

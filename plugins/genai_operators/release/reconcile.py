@@ -13,13 +13,16 @@ from genai_operators.compute.reconcile import FINISHED_STATES, TaskState
 from genai_operators.exceptions import GenaiError
 from genai_operators.release.canary import Controller, Parts, converge
 from genai_operators.release.journal import Turns
-from genai_operators.release.ledger import Ledger, LedgerEntry
+from genai_operators.release.ledger import Ledger, LedgerEntry, release_of
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Phase
 from genai_operators.release.report import write_report
 from genai_operators.release.rollback import pending_rollbacks
 from genai_operators.serving.contract import STANDARD_RUNTIME, Deployment
 from genai_operators.store import Store
+
+#: A triggerer looks every two seconds and writes at least every 30 s while there is traffic.
+UNATTENDED_AFTER_S = 90.0
 
 
 class Surroundings(Protocol):
@@ -58,18 +61,14 @@ def _reconcile_model(store: Store, model: str, task_state: TaskState, surroundin
     if (live := turns.live()) is not None:
         plan = ReleasePlan.load(store, model, live)
         return _reconcile_release(store, plan, task_state, surroundings)
-    last = turns.last()
-    plan_of_last = ReleasePlan.find(store, model, last[1]) if last else None
-    serve = {} if plan_of_last is None else plan_of_last.serve
-    return _follow_ledger(store, model, task_state, surroundings, serve=serve)
+    return _follow_ledger(store, model, task_state, surroundings)
 
 
 def _reconcile_release(store: Store, plan: ReleasePlan, task_state: TaskState, surroundings: Surroundings) -> list[str]:
-    """A release whose task lives is its triggerer's business, even while no triggerer lives: one will come back."""
     state = task_state(plan.owner)
-    if state not in FINISHED_STATES:
-        return []
     controller = Controller(plan, surroundings.parts(plan.model, plan.serve), name="reconcile")
+    if state not in FINISHED_STATES:
+        return _drive_unattended(controller)
     progress = controller.cancel(f"its task {plan.owner} is {state}")
     if progress.phase.ended:
         write_report(progress, store)
@@ -79,18 +78,27 @@ def _reconcile_release(store: Store, plan: ReleasePlan, task_state: TaskState, s
     return [f"{'aborted' if progress.phase.ended else 'aborting'} {name}: its task {plan.owner} is {state}"]
 
 
-def _follow_ledger(
-    store: Store,
-    model: str,
-    task_state: TaskState,
-    surroundings: Surroundings,
-    *,
-    serve: Mapping[str, object],
-) -> list[str]:
+def _drive_unattended(controller: Controller) -> list[str]:
+    """While no triggerer lives, a canary still has traffic: look at it, so that harm and the budget are noticed."""
+    controller.refresh()
+    progress, now = controller.progress, controller.now()
+    if not progress.events or now - progress.events[-1].at < UNATTENDED_AFTER_S:
+        return []
+    before = progress.number
+    progress = controller.tick()
+    if progress.number == before:
+        return []
+    name = f"release {controller.plan.release} of {controller.plan.model}"
+    return [f"drove {name}, which nobody had looked at for {now - progress.events[before - 1].at:.0f} s"]
+
+
+def _follow_ledger(store: Store, model: str, task_state: TaskState, surroundings: Surroundings) -> list[str]:
     champion = Ledger(store, model).champion()
     if champion is None or _rollback_is_under_way(store, model, task_state):
         return []
-    parts = surroundings.parts(model, serve)
+    release = release_of(champion)
+    plan = ReleasePlan.find(store, model, release) if release else None
+    parts = surroundings.parts(model, plan.serve if plan else {})
     lines = _follow_in_gateway(parts, champion, surroundings)
     if parts.aliases.set_champion(model, champion.version):
         lines.append(f"set the alias champion of {model} to v{champion.version}, as the ledger says")

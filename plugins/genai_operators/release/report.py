@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from genai_operators.decisions.verdict import Verdict
 from genai_operators.release.evidence import Evidence, Standing, combine
-from genai_operators.release.journal import Event, EventType
+from genai_operators.release.journal import Event, EventType, Journal
 from genai_operators.release.narrate import describe_event, describe_plan, describe_seconds
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Phase, Progress
@@ -37,11 +37,11 @@ class Look:
 def write_report(progress: Progress, store: Store) -> str:
     """Write the report beside the release's events; its URI."""
     path = f"{progress.plan.directory}/{REPORT_NAME}"
-    store.put(path, render(progress).encode())
+    store.put(path, render(progress, looks_of(store, progress.plan)).encode())
     return store.uri_of(path)
 
 
-def render(progress: Progress) -> str:
+def render(progress: Progress, looks: Sequence[Look]) -> str:
     """The page, self-contained, without personal data."""
     plan = progress.plan
     page = Page(f"Release of {plan.model} v{plan.candidate.version}", f"{_headline(progress)} · release {plan.release}")
@@ -50,7 +50,6 @@ def render(progress: Progress) -> str:
     elif progress.decision:
         page.text(str(progress.decision["reason"]))
     page.table(("", ""), _facts(progress))
-    looks = looks_of(progress.events, plan)
     if looks:
         page.heading("Traffic").figure(
             _traffic_figure(progress), "Share of the traffic that the gateway sent to the candidate."
@@ -80,18 +79,18 @@ def render(progress: Progress) -> str:
     return page.html()
 
 
-def looks_of(events: Sequence[Event], plan: ReleasePlan) -> list[Look]:
+def looks_of(store: Store, plan: ReleasePlan) -> list[Look]:
     """The standing after each look at the traffic, thinned to what a plot can show."""
     from genai_operators.decisions.sequential import State, assess
 
-    observed = [event for event in events if event.type is EventType.OBSERVED]
-    every = max(1, math.ceil(len(observed) / MOST_POINTS))
-    chosen = [event for number, event in enumerate(observed) if number % every == 0 or event is observed[-1]]
     names = Evidence(plan).states
-    return [
-        Look(event.at, combine({name: assess(State.from_json(event.data["states"][name])) for name in names}))
-        for event in chosen
-    ]
+    looks: list[Look] = []
+    for event in Journal(store, plan.directory).after(0):
+        if event.type is EventType.OBSERVED:
+            states = {name: assess(State.from_json(event.data["states"][name])) for name in names}
+            looks.append(Look(event.at, combine(states)))
+    every = max(1, math.ceil(len(looks) / MOST_POINTS))
+    return [look for number, look in enumerate(looks) if number % every == 0 or look is looks[-1]]
 
 
 def traffic_of(events: Sequence[Event]) -> list[tuple[float, float]]:

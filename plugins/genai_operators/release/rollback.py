@@ -12,7 +12,7 @@ from typing import Any
 
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.watch import Poll
-from genai_operators.exceptions import GateFailed
+from genai_operators.exceptions import GateFailed, RegistryUnavailable
 from genai_operators.release.canary import Controller, Parts, converge
 from genai_operators.release.journal import Turns
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
@@ -107,7 +107,7 @@ class RollbackSubject:
             entry = entry or self._append()
             if not converge(parts.serving, self._target):
                 return Poll(lines=lines)
-            parts.aliases.set_champion(self._target.model, self._target.version)
+            lines += self._set_alias(parts)
             self._pending.forget(self._store)
             lines.append(f"v{self._target.version} is champion again (ledger epoch {entry.epoch})")
             return Poll(lines=lines, settled=self._settlement(entry))
@@ -175,6 +175,14 @@ class RollbackSubject:
         """What stood with the version when it was champion before."""
         known = [entry for entry in self._ledger.entries() if entry.version == self._target.version]
         return dict(known[-1].evidence) if known else {}
+
+    def _set_alias(self, parts: Parts) -> list[str]:
+        """The alias follows the ledger; where the registry is away, reconciliation sets it within a minute."""
+        try:
+            parts.aliases.set_champion(self._target.model, self._target.version)
+        except RegistryUnavailable as error:
+            return [f"the alias champion is set later: {error}"]
+        return []
 
     def _settlement(self, entry: LedgerEntry) -> dict[str, Any]:
         return {

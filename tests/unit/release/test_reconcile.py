@@ -8,6 +8,7 @@ from genai_operators.release.progress import Phase
 from genai_operators.release.reconcile import reconcile_releases
 from genai_operators.release.rollback import PendingRollback
 from tests.fakes.releases import MODEL, OWNER, POLL_S, Bench, Surroundings, deployment
+from tests.fakes.serving import Behaviour
 from tests.unit.release.test_canary import crash_before, until
 
 
@@ -35,6 +36,15 @@ class TestReleasesWithoutATask:
         until(bench, bench.controller(plan), Phase.OBSERVING)
         assert reconcile(bench, state) == []
         assert bench.serving.status().percent == 5.0
+
+    def test_one_that_nobody_looks_at_is_driven_so_that_harm_is_noticed(self, bench):
+        plan = bench.plan(champion=bench.crown())
+        until(bench, bench.controller(plan), Phase.OBSERVING)
+        bench.serving.behave(plan.candidate, Behaviour(errors=0.9))
+        bench.serving.sleep(120)
+        assert "drove release" in reconcile(bench, "deferred")[0]
+        assert bench.serving.status().percent == 0.0
+        assert bench.serving.status().canary is None
 
     def test_a_promotion_that_was_decided_is_finished(self, bench):
         plan = bench.plan(champion=bench.crown())

@@ -9,7 +9,7 @@ from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.release.card import CardFacts, build_card
 from genai_operators.release.journal import EventType
 from genai_operators.release.replay import main, replay
-from genai_operators.release.report import render, traffic_of, write_report
+from genai_operators.release.report import looks_of, render, traffic_of, write_report
 from genai_operators.spec.canary import OnDeadline
 from tests.fakes.releases import MODEL, Bench
 from tests.fakes.serving import Behaviour
@@ -19,6 +19,10 @@ def finished(bench: Bench, behaviour: Behaviour | None = None, **changes):
     plan = bench.plan(champion=bench.crown(), **changes)
     bench.serving.behave(plan.candidate, behaviour or Behaviour())
     return bench.settle(bench.controller(plan))
+
+
+def page(bench: Bench, progress) -> str:
+    return render(progress, looks_of(bench.store, progress.plan))
 
 
 def events_of(bench: Bench, progress, event_type: EventType) -> list[str]:
@@ -85,11 +89,7 @@ class TestReplay:
 class TestReport:
     def test_is_self_contained_and_shows_verdict_traffic_and_evidence(self, bench):
         progress = finished(bench)
-        page = (
-            bench.store.get(f"{progress.plan.directory}/report.html").decode()
-            if write_report(progress, bench.store)
-            else ""
-        )
+        page = bench.store.get(bench.store.path_of(write_report(progress, bench.store))).decode()
         assert page.count("<svg") == 3
         assert "promoted in" in page
         assert "every guardrail is proved acceptable" in page
@@ -98,15 +98,15 @@ class TestReport:
         assert traffic_of(progress.events)[-1][1] == 100.0
 
     def test_holds_no_request_and_no_user(self, bench):
-        page = render(finished(bench))
+        page_of = page(bench, finished(bench))
         facts = bench.serving.observations(0).requests
-        assert not any(f">{fact.unit}<" in page or f">{fact.request_id}<" in page for fact in facts)
+        assert not any(f">{fact.unit}<" in page_of or f">{fact.request_id}<" in page_of for fact in facts)
 
     def test_is_the_same_bytes_each_time(self, bench):
         progress = finished(bench, Behaviour(errors=0.5))
         again = bench.controller(progress.plan)
         again.refresh()
-        assert render(again.progress) == render(progress)
+        assert page(bench, again.progress) == page(bench, progress)
 
     @pytest.mark.parametrize(
         ("behaviour", "changes", "word"),
@@ -117,13 +117,13 @@ class TestReport:
         ],
     )
     def test_says_why_it_ended(self, bench, behaviour, changes, word):
-        assert word in render(finished(bench, behaviour, **changes))
+        assert word in page(bench, finished(bench, behaviour, **changes))
 
     def test_of_a_first_version_and_of_a_release_under_way(self, bench):
         first = bench.plan(candidate=1)
-        assert "promoted in" in render(bench.settle(bench.controller(first)))
+        assert "promoted in" in page(bench, bench.settle(bench.controller(first)))
         second = bench.plan(candidate=2, champion=first.candidate, on_deadline=OnDeadline.HOLD)
-        assert "under way" in render(bench.controller(second).tick())
+        assert "under way" in page(bench, bench.controller(second).tick())
 
 
 class TestModelCard:

@@ -36,7 +36,7 @@ class TestLog:
         assert "[1] started as release number 1 of bot" in text
         assert "step 1 of 3: 5 % of the traffic goes to v2" in text
         assert "step 2 passed" in text
-        assert "v2 is champion (ledger epoch 2)" in text
+        assert "v2 is champion (ledger epoch 2, sha256 " in text
         status = next(line for line in lines if line.startswith("step 2 of 3, 25 %"))
         assert "requests met v2 | errors: 0/" in status
         assert "harm" in status
