@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from genai_operators.operators.evaluate import EvaluateModelOperator
     from genai_operators.operators.fine_tune import FineTuneOperator
     from genai_operators.operators.plan import PlanRetrainingOperator
+    from genai_operators.operators.reconcile import ReconcileOperator
     from genai_operators.operators.register import RegisterModelOperator
     from genai_operators.operators.rollback import RollbackOperator
     from genai_operators.operators.validate import ValidateDatasetOperator
@@ -24,6 +25,7 @@ _MODULES = {
     "EvaluateModelOperator": "evaluate",
     "FineTuneOperator": "fine_tune",
     "PlanRetrainingOperator": "plan",
+    "ReconcileOperator": "reconcile",
     "RegisterModelOperator": "register",
     "RollbackOperator": "rollback",
     "ValidateDatasetOperator": "validate",
@@ -37,6 +39,7 @@ __all__ = [
     "EvaluateModelOperator",
     "FineTuneOperator",
     "PlanRetrainingOperator",
+    "ReconcileOperator",
     "RegisterModelOperator",
     "RollbackOperator",
     "ValidateDatasetOperator",
