@@ -149,6 +149,16 @@ class TestSilence:
         assert "inconclusive at the deadline" in progress.decision["reason"]
         assert_champion_has_everything(bench, 1)
 
+    def test_no_harm_through_every_step_is_no_proof_of_health(self, bench):
+        steps = tuple(Step(percent=percent, minimum_soak_s=10, minimum_requests=1) for percent in (5.0, 50.0))
+        bench.serving.configure(rate=0.2)
+        plan = bench.plan(champion=bench.crown(), steps=steps, deadline_s=1_000)
+        progress = bench.settle(bench.controller(plan))
+        assert progress.is_last_step
+        assert progress.on_step >= 1
+        assert progress.decision["cause"] == Cause.DEADLINE
+        assert "not yet proved acceptable" in progress.decision["reason"]
+
     def test_hold_stays_at_its_share_and_promotes_when_health_is_proved_after_all(self, bench):
         plan, controller = self.run(bench, OnDeadline.HOLD)
         self.no_traffic(bench)

@@ -97,6 +97,12 @@ class TestWhatIsNotServed:
         with pytest.raises(ManifestMismatch, match=r"is not what was signed.*MANIFEST\.json"):
             verify(package, keys)
 
+    def test_a_file_that_version_control_owns(self, package, keys):
+        model, signature = package / MODEL_FOLDER, package / SIGNATURE_NAME
+        (model / ".gitattributes").write_text("added")
+        with pytest.raises(ManifestMismatch, match=r"Extra files .*\.gitattributes"):
+            signing.verify(model, signature, trusted_keys=keys.trusted_keys)
+
     def test_another_model_with_a_good_signature(self, package, keys, tmp_path):
         other = make_package(tmp_path / "other", keys=keys, content="second")
         with pytest.raises(ManifestMismatch, match="another model than was asked for"):

@@ -67,6 +67,7 @@ class TestSettlement:
         assert len(canonical_json(settled)) < 2_000
 
     def test_of_a_rollback_counts_who_met_the_candidate(self, bench):
+        bench.serving.configure(longest_s=12.0)
         plan = bench.plan(champion=bench.crown())
         bench.serving.behave(plan.candidate, Behaviour(errors=0.6))
         _, settled = run(bench, subject(bench, plan))
