@@ -1,12 +1,11 @@
 """What DAG files cost the DAG processor: importing our operators, and parsing many model files.
 
-``python benchmarks/parse.py [--models 200]`` prints each figure, the baseline measured in the same run, and the ratio.
+``python benchmarks/parse.py [--json FILE]`` prints each figure, the baseline measured in the same run, and the ratio.
 Every measurement is a fresh process, in CPU seconds; the best of a few counts, as others use the machine too.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -14,7 +13,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
+
+from benchmarks.decisions_figures import Collected, Figure, Report, main  # noqa: E402
+
 ROUNDS = 3
+MODELS_COUNT = 200
 
 IMPORT = """
 import airflow.sdk, time
@@ -80,22 +84,18 @@ data:
 """
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=int, default=200)
-    count = parser.parse_args().models
+def measure(*, full: bool, report: Report | None = None) -> list[Figure]:
+    """Both figures; ``full`` makes no difference."""
+    collected = Collected(report)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
-        make_project(project, count)
-        imported = best(IMPORT, project, count)
-        print(f"importing every operator over airflow.sdk: {imported:.3f} s (limit 0.3 s, ratio {imported / 0.3:.2f})")
-        ours, baseline = best(MODELS, project, count), best(EMPTY, project, count)
+        make_project(project, MODELS_COUNT)
+        collected.add("importing every operator over airflow.sdk", best(IMPORT, project, 0), "CPU s", target=0.3)
+        ours, baseline = best(MODELS, project, MODELS_COUNT), best(EMPTY, project, MODELS_COUNT)
         limit = 1.5 * baseline + 0.5
-        print(f"{count} model files: {ours:.2f} s; the same DAGs of empty operators: {baseline:.2f} s (CPU time)")
-        print(
-            f"ratio {ours / baseline:.2f}; limit 1.5 x + 0.5 s = {limit:.2f} s: {'kept' if ours < limit else 'MISSED'}"
-        )
+        name = f"parsing {MODELS_COUNT} model files, against the same DAGs of empty operators"
+        collected.add(name, ours, "CPU s", baseline=baseline, target=limit)
+    return collected.figures
 
 
 def make_project(project: Path, count: int) -> None:
@@ -128,4 +128,4 @@ def best(program: str, project: Path, count: int) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, str(__doc__))
