@@ -140,7 +140,9 @@ class WorkloadRun:
         Path(self.params["until"]).touch()
 
     def end_everything(self) -> None:
-        """After a test: nothing of it may go on."""
+        """After a test: nothing of it may go on, and nobody may want it to."""
+        for info in self.store.list(f"{self.directory}/owners"):
+            self.store.delete(info.path)
         for number in range(1, self.newest() + 1):
             attempts.abandon(self.attempt(number), reason="the test is over")
             started = self.store.get_json(self.attempt(number).path("started.json"))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe
 from genai_operators.compute.process import ProcessIdentity, kill_group
-from genai_operators.compute.scratch import scratch_folder, scratch_root
+from genai_operators.compute.scratch import errors_file, scratch_root
 from genai_operators.compute.supervisor import GRACE_S
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
 
@@ -61,7 +61,7 @@ class LocalCompute:
             *("--store", attempt.store.uri, "--directory", attempt.directory, "--attempt", str(attempt.number)),
             *("--grace", str(self.grace_s), "--", self.python, *self.entry),
         ]
-        with _errors_of(attempt).open("ab") as errors:
+        with errors_file(attempt).open("ab") as errors:
             try:
                 subprocess.run(
                     command,
@@ -124,13 +124,8 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
 
 
-def _errors_of(attempt: Attempt) -> Path:
-    """What a supervisor says that could not even begin."""
-    return scratch_folder(attempt).with_suffix(".supervisor.log")
-
-
 def _tail(attempt: Attempt) -> str:
     try:
-        return _errors_of(attempt).read_bytes()[-TAIL_BYTES:].decode("utf-8", errors="replace").strip()
+        return errors_file(attempt).read_bytes()[-TAIL_BYTES:].decode("utf-8", errors="replace").strip()
     except OSError:
         return ""

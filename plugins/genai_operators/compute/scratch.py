@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,3 +22,16 @@ def scratch_root() -> Path:
 def scratch_folder(attempt: Attempt) -> Path:
     """The attempt's own folder. Two stores may hold the same workload; they never share a folder."""
     return scratch_root() / f"{attempt.name}-{sha256_bytes(attempt.store.uri.encode())[:8]}"
+
+
+def errors_file(attempt: Attempt) -> Path:
+    """What the attempt's supervisor itself has to say, mostly nothing: why it could not begin, or reach the store."""
+    return scratch_folder(attempt).with_suffix(".supervisor.log")
+
+
+def remove_scratch(attempt: Attempt) -> None:
+    """Remove the attempt's folder; and what its supervisor said, unless there is something to read."""
+    shutil.rmtree(scratch_folder(attempt), ignore_errors=True)
+    errors = errors_file(attempt)
+    if errors.exists() and errors.stat().st_size == 0:
+        errors.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from genai_operators.compute.process import (
     oom_kills,
     spawn_bound,
 )
-from genai_operators.compute.scratch import scratch_folder
+from genai_operators.compute.scratch import remove_scratch, scratch_folder
 from genai_operators.exceptions import StorageFull, StoreUnavailable
 from genai_operators.store import Store
 
@@ -46,6 +45,8 @@ HEARTBEAT_S = 2.0
 LEASE_S = 60.0
 #: After a gap this long between heartbeats it first looks whether somebody has claimed the next attempt.
 SUSPECT_S = 6.0
+#: Every so many heartbeats it looks whether its claim is still there.
+ORPHAN_BEATS = 5
 #: From SIGTERM to SIGKILL: time for the last checkpoint.
 GRACE_S = 60.0
 #: How long the final records are tried when the store does not answer.
@@ -96,6 +97,7 @@ class Supervisor:
             child = spawn_bound(self._command, env=self._environment(), cwd=self._scratch)
         except OSError as error:
             self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))
+            remove_scratch(self._attempt)
             return 127
         guard = Guard(child.pid)
         self._child_identity = ProcessIdentity.of(child.pid)
@@ -106,7 +108,7 @@ class Supervisor:
         guard.dismiss()
         reader.join(timeout=LOG_FLUSH_S)
         self._farewell(self._ending(child.returncode, out_of_memory=oom_kills() > kills_before))
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        remove_scratch(self._attempt)
         return child.returncode
 
     # --- the beginning -----------------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ class Supervisor:
             return False
         for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
             attempt = Attempt(store=self._store, directory=self._attempt.directory, number=earlier)
-            shutil.rmtree(scratch_folder(attempt), ignore_errors=True)
+            remove_scratch(attempt)
         self._scratch.mkdir(parents=True, mode=0o700)
         return True
 
@@ -210,6 +212,8 @@ class Supervisor:
         silent_s = time.monotonic() - self._last_beat
         if silent_s > SUSPECT_S and self._has_successor():
             lost = "the next attempt has been claimed"
+        elif self._beats % ORPHAN_BEATS == 0 and self._is_orphan():
+            lost = "its records were removed from the store"
         elif not self._try(self._beat) and silent_s > LEASE_S:
             lost = f"no heartbeat could be written for {silent_s:.0f} s"
         else:
@@ -217,6 +221,13 @@ class Supervisor:
         print(f"{lost}: ending the workload", file=sys.stderr, flush=True)
         self._asked_to_stop = lost
         kill_group(child.pid)
+
+    def _is_orphan(self) -> bool:
+        """Whether somebody removed the store (``rm -r .run``): nobody can ever ask for the result, or for a stop."""
+        try:
+            return not self._store.exists(self._attempt.path("claim.json"))
+        except StoreUnavailable:
+            return False  # the lease bounds how long that may go on
 
     def _has_successor(self) -> bool:
         attempt = self._attempt
@@ -276,6 +287,8 @@ class Supervisor:
             "message": ending.message,
             "out_of_memory": ending.out_of_memory,
         }
+        if self._is_orphan():
+            return  # writing would bring a removed store back to life
         final = ending.disposition is not Disposition.RESUME
 
         def write_end() -> None:

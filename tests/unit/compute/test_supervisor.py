@@ -27,6 +27,7 @@ class Supervised:
 
     def __init__(self, store: Store, scratch_root: Path, project_root: Path) -> None:
         self.attempt = Attempt(store=store, directory=DIRECTORY, number=1)
+        store.create_json(self.attempt.path("claim.json"), {})
         self.env = {
             **os.environ,
             "PYTHONPATH": str(project_root / "plugins"),
@@ -202,6 +203,12 @@ class TestStopping:
         heartbeat = supervised.record("heartbeat.json")
         assert heartbeat is not None
         assert heartbeat["code"] == -signal.SIGKILL
+
+    def test_one_whose_records_were_removed_ends(self, supervised: Supervised) -> None:
+        process = supervised.start(LISTENS)
+        supervised.wait_for_log("ready")
+        supervised.attempt.store.delete(supervised.attempt.path("claim.json"))
+        assert process.wait(timeout=60) == -signal.SIGKILL % 256
 
     def test_one_whose_successor_was_claimed_while_it_slept_ends_at_once(self, supervised: Supervised) -> None:
         process = supervised.start(LISTENS)
