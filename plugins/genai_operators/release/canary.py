@@ -168,7 +168,7 @@ class Controller:
         turn = Turns(self._parts.store, self.plan.model).take(self.plan.release, at=now)
         if turn is None:
             return None
-        epoch = self._ledger().epoch()
+        epoch = len(self._ledger().verify())
         if epoch != self.plan.ledger_epoch:
             reason = f"the champion changed (ledger epoch {self.plan.ledger_epoch} -> {epoch}) before the release began"
             return roll_back(Cause.CONFLICT, f"{reason}; start a new run against the new champion")

@@ -58,7 +58,7 @@ def render(progress: Progress, looks: Sequence[Look]) -> str:
         page.heading("Evidence")
         for name in looks[-1].standing.evidence:
             page.figure(
-                _evidence_figure(plan, looks, name),
+                _evidence_figure(progress, looks, name),
                 f"{name}: evidence as e-values over time. Above the upper line harm is proved; above the lower one the "
                 "candidate is proved acceptable. Valid at every look.",
             )
@@ -169,10 +169,11 @@ def _traffic_figure(progress: Progress) -> Figure:
     return figure
 
 
-def _evidence_figure(plan: ReleasePlan, looks: Sequence[Look], name: str) -> Figure:
+def _evidence_figure(progress: Progress, looks: Sequence[Look], name: str) -> Figure:
     figure = new_figure(height=2.6)
     axes = figure.axes[0]
-    begin = looks[0].at
+    plan = progress.plan
+    begin = progress.started_at or plan.created_at
     times = [look.at - begin for look in looks]
     evidence = [look.standing.evidence[name] for look in looks]
     total = sum(guardrail.alpha_weight for guardrail in plan.guardrails)
@@ -185,7 +186,7 @@ def _evidence_figure(plan: ReleasePlan, looks: Sequence[Look], name: str) -> Fig
         axes.axhline(math.log10(bound), color=colour, linewidth=0.9, linestyle="--", label=f"{label} is proved")
     _time_axis(axes)
     axes.set(ylabel="log10 e-value")
-    axes.legend(fontsize=7, ncols=2, frameon=False, loc="upper left")
+    axes.legend(fontsize=7, ncols=4, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
