@@ -134,6 +134,10 @@ class Turns:
             return None
         return int(PurePosixPath(names[-1]).stem), str(self._store.get_json(f"{self._folder}/{names[-1]}")["release"])
 
+    def all(self) -> list[str]:
+        """Ids of all releases, oldest first."""
+        return [str(self._store.get_json(info.path)["release"]) for info in self._store.list(self._folder)]
+
     def take(self, release: str, *, at: float) -> int | None:
         """The turn of ``release``; ``None`` while another release is under way, or just took the turn."""
         last = self.last()

@@ -469,6 +469,7 @@ class TestTurns:
         turns = Turns(bench.store, MODEL)
         assert [turns.take(name, at=0.0) for name in ("a", "b", "a")] == [1, None, 1]
         assert turns.live() == "a"
+        assert turns.all() == ["a"]
 
 
 class TestFrozenPlan:
