@@ -84,10 +84,10 @@ def categories(kind: str, n: int, *, runs: int, seed: int) -> Tally:
     return tally
 
 
-def embeddings(n: int, *, runs: int, seed: int, dimensions: int = 16, kernel: bool = True) -> Tally:
+def embeddings(n: int, *, runs: int, seed: int, dimensions: int = 64, kernel: bool = True) -> Tally:
     """Maximum mean discrepancy and cluster counts on two samples of ``n`` embeddings of several topics."""
     random, tally = np.random.default_rng([seed, n]), Tally()
-    topics = random.standard_normal((12, dimensions)) * 1.5
+    topics = random.standard_normal((12, dimensions)) / 2
     for _ in range(runs):
         first, second = (embedded(random, n, topics) for _ in range(2))
         found = {"clusters": cluster_test(first, second, clusters=20, level=LEVEL, generator=random).test.p_value}
@@ -115,11 +115,13 @@ def _tested(first: ColumnProfile, second: ColumnProfile, random: Generator) -> d
 
 
 def _naive_psi(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Twenty bins between quantiles of the reference alone, judged by chi-square."""
+    """Twenty bins between quantiles of the reference alone, empty ones taken for 1e-4, judged by chi-square."""
     edges = np.unique(np.quantile(first, np.arange(1, 20) / 20))
-    p = np.bincount(np.searchsorted(edges, first, side="right"), minlength=len(edges) + 1) + 0.5
-    q = np.bincount(np.searchsorted(edges, second, side="right"), minlength=len(edges) + 1) + 0.5
-    p, q = p / p.sum(), q / q.sum()
+    shares = []
+    for side in (first, second):
+        found = np.bincount(np.searchsorted(edges, side, side="right"), minlength=len(edges) + 1)
+        shares.append(np.maximum(found / found.sum(), 1e-4))
+    p, q = shares
     psi = float(((p - q) * np.log(p / q)).sum())
     return float(special.chdtrc(max(1, len(edges)), psi / (1 / len(first) + 1 / len(second))))
 

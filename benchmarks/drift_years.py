@@ -1,15 +1,15 @@
 """Whole years of daily checks: 15 features, 2,000 rows a day, one shared reference of 100,000 rows.
 
-A year has some 18,000 comparisons. Nearly all are nowhere near an alarm, so a vectorised screen finds those whose effect
-could pass at the level spent, and only these are put to the product's own ``compare`` on real profiles. The screen is
-necessary for an alarm (Benjamini-Hochberg rejects nothing when every p-value is above the level), so nothing is missed;
-``tests/unit/decisions/test_drift_years.py`` holds it against a year of the product's ``watch``.
+A year has some 18,000 comparisons. Nearly all are nowhere near an alarm, so a vectorised screen finds those whose
+effect could pass at the level spent, and only these are put to the product's own ``compare`` on real profiles. The
+screen is necessary for an alarm (Benjamini-Hochberg rejects nothing when every p-value is above the level), so nothing
+is missed; ``tests/unit/decisions/test_drift_years.py`` holds it against a year of the product's ``watch``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class World:
     rows_a_day: int = 2_000
     reference_rows: int = 100_000
     minimum_effect: float = 0.0056
-    plan: SpendingPlan = SpendingPlan()
+    plan: SpendingPlan = field(default_factory=SpendingPlan)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def day_effects(world: World, largest: float, random: np.random.Generator, *, da
 
 
 def days_to_alarm(world: World, shift: float, random: np.random.Generator, *, horizon: int = 60) -> int:
-    """Days, counted from the first shifted one as 1, until one shifted feature is found; ``horizon`` + 1 if it is not."""
+    """Days until one shifted feature is found, its first shifted day being 1; ``horizon`` + 1 if it is not."""
     quiet = 64 + int(random.integers(16))
     shifts = np.zeros((quiet + horizon, world.features))
     shifts[quiet:, 0] = shift

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -183,7 +184,7 @@ class TestDisplacement:
 
     def test_bridge_area_tail_is_smooth_and_inverts(self):
         tail = [bridge_area_survival(area) for area in np.linspace(0.05, 2.5, 200)]
-        assert all(b <= a for a, b in zip(tail, tail[1:], strict=False))
+        assert all(b <= a for a, b in pairwise(tail))
         for level in (0.5, 0.01, 1e-6, 1e-9):
             assert bridge_area_survival(bridge_area_quantile(level)) == pytest.approx(level, rel=1e-6)
 
