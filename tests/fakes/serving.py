@@ -1,7 +1,7 @@
 """A serving target in a file: two slots, a clock of its own, and simulated traffic. The real interface, no servers.
 
-Several processes may use one folder at once. Time is simulated too (:meth:`FakeServing.sleep`), so tests neither wait nor
-depend on the machine. What a request meets depends on its number and on the weight that was in force when it arrived,
+Several processes may use one folder at once. Time is simulated too (:meth:`FakeServing.sleep`), so tests neither wait
+nor depend on the machine. What a request meets depends on its number and on the weight in force when it arrived,
 never on who asks or how often: crashes and races change nothing but the time.
 """
 
@@ -102,6 +102,15 @@ class FakeServing:
         """Shares of the canary over time, repetitions left out."""
         shares = [route[1] for route in self._read().routes]
         return [share for index, share in enumerate(shares) if index == 0 or share != shares[index - 1]]
+
+    def is_free(self) -> bool:
+        """Does no process hold the lock at this moment?"""
+        with (self._folder / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
 
     # --- Serving -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
-"""Releases whose controllers die at every moment: by ``kill -9`` of a process, and before and after each single action."""
+"""Controllers that die at every moment: by ``kill -9`` of a process, and before and after each single action."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,31 @@ class TestKilledProcess:
             process.join(120)
         assert [process.exitcode for process in processes] == [0, 0]
         assert_as_if_undisturbed(bench, plan, PROMOTED, [0.0, 5.0, 25.0, 50.0, 0.0], 2)
+
+    def test_one_that_slept_while_another_went_on_changes_nothing(self, tmp_path):
+        bench, plan = begin(tmp_path, GOOD)
+        journal = Journal(bench.store, plan.directory)
+        sleeper = drive_release.start(bench, plan.release)
+        while not journal.has(5):
+            sleeper.join(0.002)
+        put_to_sleep(sleeper, bench)
+        awake = drive_release.start(bench, plan.release)
+        awake.join(120)
+        assert awake.exitcode == 0
+        os.kill(sleeper.pid, signal.SIGCONT)
+        sleeper.join(60)
+        assert sleeper.exitcode == 0
+        assert_as_if_undisturbed(bench, plan, PROMOTED, [0.0, 5.0, 25.0, 50.0, 0.0], 2)
+
+
+def put_to_sleep(process: BaseProcess, bench: Bench) -> None:
+    """Stop a process at a moment when it does not hold the lock of the fake, which nobody else could get then."""
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        if bench.serving.is_free():
+            return
+        os.kill(process.pid, signal.SIGCONT)
+        process.join(0.01)
 
 
 class Crash(BaseException):

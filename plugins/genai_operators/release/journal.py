@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
+from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 
 EVENT_SCHEMA = 1
@@ -41,6 +42,10 @@ class EventType(StrEnum):
 
 
 TERMINAL = frozenset({EventType.PROMOTED, EventType.ROLLED_BACK})
+
+
+class JournalCorrupt(GenaiError):
+    """An event cannot be read, or does not fit what came before it. A retry does not help: look at the named event."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +77,9 @@ class Event:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Event:
-        """:raises ValueError: for a record of another schema."""
+        """:raises ValueError: for a record of another schema or version of this code."""
         if record.get("schema") != EVENT_SCHEMA:
-            raise ValueError(f"release event has schema {record.get('schema')!r}, this code reads {EVENT_SCHEMA}")
+            raise ValueError(f"it has schema {record.get('schema')!r}, this code reads {EVENT_SCHEMA}")
         return cls(
             number=record["number"],
             type=EventType(record["type"]),
@@ -97,10 +102,20 @@ class Journal:
         return self._store.create_json(self._path(event.number), event.to_json())
 
     def after(self, number: int) -> Iterator[Event]:
-        """Events above ``number``, in order."""
+        """Events above ``number``, in order.
+
+        :raises JournalCorrupt: naming the first that cannot be read.
+        """
         while (record := self._store.find_json(self._path(number + 1))) is not None:
-            yield Event.from_json(record)
             number += 1
+            try:
+                yield Event.from_json(record)
+            except (ValueError, KeyError, AttributeError) as error:
+                where = self._store.uri_of(self._path(number))
+                raise JournalCorrupt(
+                    f"{where} cannot be read: {error}. It was edited, or written by another version of this code; "
+                    "restore it, or run the version that wrote it"
+                ) from error
 
     def has(self, number: int) -> bool:
         """Whether an event of this number was written."""

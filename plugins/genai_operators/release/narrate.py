@@ -141,7 +141,7 @@ _EVENTS: Mapping[EventType, _Words] = {
     EventType.ANSWERED: lambda plan, data: f"{data['by']} answered: {data['answer']}",
     EventType.PROMOTING: lambda plan, data: f"promoting v{plan.candidate.version}: {data['reason']}",
     EventType.PROMOTED: lambda plan, data: (
-        f"v{plan.candidate.version} is champion (ledger epoch {data['epoch']}, sha256 {data['sha256'][:16]})"
+        f"v{plan.candidate.version} is champion (ledger epoch {data['epoch']}, sha256 {data.get('sha256', '')[:16]})"
     ),
     EventType.ROLLING_BACK: lambda plan, data: f"rolling back ({data['cause']}): {data['reason']}",
     EventType.RETURNED: lambda plan, data: "the champion has all traffic again; counting who met the candidate",

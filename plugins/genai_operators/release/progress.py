@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from genai_operators.exceptions import GenaiError
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import unpack
-from genai_operators.release.journal import Event, EventType
+from genai_operators.release.journal import Event, EventType, JournalCorrupt
 from genai_operators.release.plan import ReleasePlan
 
 
@@ -47,10 +46,6 @@ class Cause(StrEnum):
     CONFLICT = "conflict"
     ANSWER = "answer"
     ABORT = "abort"
-
-
-class JournalCorrupt(GenaiError):
-    """An event does not fit what came before it. A retry does not help; somebody edited the release's events."""
 
 
 _E, _P = EventType, Phase

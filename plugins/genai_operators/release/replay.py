@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from genai_operators.exceptions import GenaiError
 from genai_operators.release.decision import Decision, decide, decide_answer
 from genai_operators.release.facts import unpack
-from genai_operators.release.journal import Event, EventType, Journal
+from genai_operators.release.journal import Event, EventType, Journal, JournalCorrupt
 from genai_operators.release.narrate import describe_event, describe_plan
 from genai_operators.release.plan import ReleasePlan
-from genai_operators.release.progress import Cause, JournalCorrupt, Phase, Progress
+from genai_operators.release.progress import Cause, Phase, Progress
 from genai_operators.store import Store, canonical_json
 
 #: Causes that are not decided from traffic: the world outside said so.

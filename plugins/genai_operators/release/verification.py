@@ -81,22 +81,23 @@ def write_manifest(model: Path, manifest: Manifest) -> None:
     (model / MANIFEST_NAME).write_bytes(canonical_json(manifest.to_json()))
 
 
-def refuse_unsafe(model: Path) -> None:
+def refuse_unsafe(model: Path, *, where: str = "") -> None:
     """Weights are safetensors or refused; scanners of pickles miss too much to be a gate.
 
+    :param where: how the message names the directory; its path if not given.
     :raises UnsafeWeights: naming the first file that is, or may hide, a pickle or code.
     """
-    weights = 0
+    where, weights = where or str(model), 0
     for path in sorted(p for p in model.rglob("*") if p.is_file()):
         name = path.relative_to(model).as_posix()
         if reason := _unsafe(path):
             raise UnsafeWeights(
-                f"{model}: {name} {reason}. Convert the weights to safetensors (`model.save_pretrained(directory)` "
+                f"{where}: {name} {reason}. Convert the weights to safetensors (`model.save_pretrained(directory)` "
                 "does) and leave code out of the directory."
             )
         weights += path.suffix == ".safetensors"
     if not weights:
-        raise UnsafeWeights(f"{model} holds no .safetensors file; weights in any other format are refused.")
+        raise UnsafeWeights(f"{where} holds no .safetensors file; weights in any other format are refused.")
 
 
 def place_package(package: Path, target: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 from genai_operators.exceptions import GatewayUnavailable, RegistryUnavailable, SignatureInvalid, UnsafeWeights
 from genai_operators.release.canary import Controller
 from genai_operators.release.decision import PROMOTE, ROLL_BACK
-from genai_operators.release.journal import EventType, Journal, Turns
+from genai_operators.release.journal import EventType, Journal, JournalCorrupt, Turns
 from genai_operators.release.ledger import Action
 from genai_operators.release.plan import GuardrailPlan, ReleasePlan, Step
-from genai_operators.release.progress import Cause, JournalCorrupt, Phase, Progress
+from genai_operators.release.progress import Cause, Phase, Progress
 from genai_operators.spec.canary import OnDeadline
 from tests.fakes.releases import MODEL, OWNER, POLL_S, Bench, deployment
 from tests.fakes.serving import Behaviour
@@ -495,6 +495,15 @@ class TestJournal:
         promoted = progress.events[-1]
         with pytest.raises(JournalCorrupt, match="cannot happen while the release is deploying"):
             fresh.apply(type(promoted)(**{**vars(promoted), "number": 2}))
+
+    def test_an_event_that_cannot_be_read_is_named(self, bench):
+        plan = bench.plan(champion=bench.crown())
+        controller = bench.controller(plan)
+        controller.tick()
+        path = f"{plan.directory}/events/000002.json"
+        bench.store.put_json(path, {**bench.store.get_json(path), "type": "of tomorrow"})
+        with pytest.raises(JournalCorrupt, match=r"000002\.json cannot be read.*another version of this code"):
+            bench.controller(plan).tick()
 
     def test_a_new_controller_stands_where_the_old_one_stood(self, bench):
         plan = bench.plan(champion=bench.crown())
