@@ -52,6 +52,7 @@ GRACE_S = 60.0
 #: How long the final records are tried when the store does not answer.
 FAREWELL_S = 60.0
 TICK_S = 0.2
+PIPE_CLOSE_S = 5.0
 LOG_FLUSH_S = 1.0
 LOG_FLUSH_BYTES = 64 * 1024
 LONGEST_LINE = 8 * 1024
@@ -106,7 +107,7 @@ class Supervisor:
         self._watch(child)
         kill_group(child.pid)  # what it left behind; also lets go of the pipe
         guard.dismiss()
-        reader.join(timeout=LOG_FLUSH_S)
+        self._take_the_rest(reader)
         self._farewell(self._ending(child.returncode, out_of_memory=oom_kills() > kills_before))
         remove_scratch(self._attempt)
         return child.returncode
@@ -159,12 +160,18 @@ class Supervisor:
     def _take(self, *, timeout: float) -> None:
         """Take what the child has said, waiting at most ``timeout`` seconds for the first line."""
         try:
-            line = self._output.get(timeout=timeout) if timeout else self._output.get_nowait()
-            for _ in range(QUEUED_LINES):
-                self._note(line)
-                line = self._output.get_nowait()
+            self._note(self._output.get(timeout=timeout))
+            for _ in range(QUEUED_LINES):  # not for ever: heartbeats are due as well
+                self._note(self._output.get_nowait())
         except queue.Empty:
             return
+
+    def _take_the_rest(self, reader: threading.Thread) -> None:
+        """Until the pipe is closed; a process that left its group may hold it open, and is not waited for long."""
+        deadline = time.monotonic() + PIPE_CLOSE_S
+        while reader.is_alive() and time.monotonic() < deadline:
+            self._take(timeout=TICK_S)
+        self._take(timeout=TICK_S)
 
     def _note(self, line: str) -> None:
         if line.startswith(PROGRESS_PREFIX):
@@ -261,7 +268,6 @@ class Supervisor:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def _ending(self, code: int, *, out_of_memory: bool) -> Ending:
-        self._take(timeout=0)
         reported = self._reported_error()
         return Ending(
             code=code,

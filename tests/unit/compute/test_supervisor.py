@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from genai_operators.compute import supervisor
 from genai_operators.compute.contract import Attempt
 from genai_operators.compute.process import ProcessIdentity
 from genai_operators.store import Store
@@ -120,6 +122,21 @@ class TestRecords:
         assert lines[-1].endswith("no end of line")
         progress = supervised.attempt.store.get(supervised.attempt.path("progress/000000.jsonl")).decode()
         assert progress == '{"step": 1, "total": 2}\n'
+
+    def test_a_workload_that_talks_faster_than_it_is_heard_loses_nothing(
+        self, supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(supervisor, "QUEUED_LINES", 10)
+        listening = supervisor.Supervisor(supervised.attempt, command=[])
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write("".join(f"line {number}\n" for number in range(1000)))
+        with os.fdopen(reading, "rb") as pipe_end:
+            reader = threading.Thread(target=listening._read, args=(pipe_end,))
+            reader.start()
+            listening._take_the_rest(reader)
+        listening._flush(everything=True)
+        assert [line.split(" ", 1)[1] for line in supervised.log()] == [f"line {number}" for number in range(1000)]
 
     def test_success_is_an_exit_record_and_a_last_heartbeat(self, supervised: Supervised) -> None:
         supervised.run("x = bytearray(50_000_000)")
