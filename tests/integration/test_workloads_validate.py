@@ -20,7 +20,7 @@ from genai_operators.workloads.records import read_records
 from genai_operators.workloads.row_features import row_features
 from genai_operators.workloads.suite import Suite, judge
 from genai_operators.workloads.validate import validate
-from tests.fakes.workload_process import ROOT, WorkloadProcess, context_of, file_input, record
+from tests.fakes.workload_process import ROOT, WorkloadProcess, context_of, dataset_input, file_input, record
 
 SUITE = yaml.safe_load((ROOT / "include/suites/messages.yaml").read_text())
 MEAN = "expect_column_mean_to_be_between"
@@ -119,6 +119,27 @@ class TestBadRows:
         metrics = validate(context_of(tmp_path, params=params, inputs={"train_0": train})).metrics
         assert metrics["train_rows"] + metrics["evaluation_rows"] == 300
         assert 35 < metrics["evaluation_rows"] < 90
+
+    @pytest.mark.parametrize("held_out", [False, True])
+    def test_what_earlier_users_taught_is_kept(self, tmp_path: Path, held_out: bool) -> None:
+        train = csv_rows(tmp_path, [(f"message number {n}", "x") for n in range(100)])
+        evaluation = csv_rows(tmp_path, [(f"examined {n}", "x") for n in range(20)], "evaluation.csv")
+        parts = {
+            "train": [record("dropped from the files since", "y")],
+            "new_train": [record("taught once", "z", source="feedback")],
+            "evaluation": [record("taught long ago", "z", source="feedback")],
+        }
+        previous = dataset_input(Store.open(tmp_path / "store"), "previous", parts)
+        inputs = {"train_0": train, "evaluation": evaluation, "previous": previous}
+        if held_out:
+            del inputs["evaluation"]
+        context = context_of(tmp_path, params={"model": "m", "suite": SUITE, "data": {}}, inputs=inputs)
+        assert validate(context).metrics["taught_rows"] == 1
+        kept = {part: read_records(context.output / f"dataset/{part}.jsonl") for part in ("train", "evaluation")}
+        assert [r.question for r in kept["train"] if r.source == "feedback"] == ["taught once"]
+        assert [r.question for r in kept["evaluation"] if r.source == "feedback"] == ["taught long ago"]
+        assert len(kept["train"]) + len(kept["evaluation"]) == (102 if held_out else 122)
+        assert 5 < len(kept["evaluation"]) < 25
 
     def test_a_file_without_the_column_of_the_template(self, tmp_path: Path) -> None:
         params = {"model": "m", "suite": SUITE, "data": {"answer": "{label}"}}

@@ -69,7 +69,7 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapping:
+class RowMapping:
     """How rows of one model become records."""
 
     prompt: Template
@@ -78,7 +78,7 @@ class Mapping:
     output: OutputKind
 
     @classmethod
-    def of(cls, *, prompt: str, answer: str, system: str | None, output: OutputKind) -> Mapping:
+    def of(cls, *, prompt: str, answer: str, system: str | None, output: OutputKind) -> RowMapping:
         """:raises DataError: when a template is malformed."""
         return cls(
             prompt=Template.parse(prompt, field="data.prompt"),
@@ -108,7 +108,7 @@ class Mapping:
         return Record(id=identity, messages=messages, source=source)
 
 
-def map_rows(rows: Sequence[Row], mapping: Mapping, *, source: str) -> list[Record]:
+def map_rows(rows: Sequence[Row], mapping: RowMapping, *, source: str) -> list[Record]:
     """Records of all rows, in order."""
     return [mapping.record(row, index=index, source=source) for index, row in enumerate(rows)]
 

@@ -9,7 +9,7 @@ import pytest
 
 from genai_operators.exceptions import DataError
 from genai_operators.spec.data import OutputKind
-from genai_operators.workloads.mapping import Mapping
+from genai_operators.workloads.mapping import RowMapping
 from genai_operators.workloads.records import Record
 from genai_operators.workloads.sources import Row
 
@@ -22,7 +22,7 @@ def mapped(
     system: str | None = None,
     output: OutputKind = OutputKind.TEXT,
 ) -> Record:
-    mapping = Mapping.of(prompt=prompt, answer=answer, system=system, output=output)
+    mapping = RowMapping.of(prompt=prompt, answer=answer, system=system, output=output)
     return mapping.record(Row("rows.csv", 7, values), index=3, source="train")
 
 
