@@ -154,8 +154,9 @@ class TestFetch:
     def test_a_stranger_s_signature_is_refused(self, registry, model, tmp_path, keys):
         strangers = make_keys(tmp_path / "strangers")
         register(registry, model, make_package(tmp_path / "theirs", keys=strangers))
-        with pytest.raises(SignatureInvalid):
+        with pytest.raises(SignatureInvalid, match=f"^{model} v1: "):
             self.fetch(registry, model, tmp_path, keys)
+        assert not list((tmp_path / "cache").glob("*")), "it would be found again once the version is mended"
 
 
 class TestAlias:

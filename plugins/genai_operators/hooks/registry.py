@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genai_operators.exceptions import ManifestMismatch, RegistryUnavailable
+from genai_operators.exceptions import ManifestMismatch, RegistryUnavailable, SignatureInvalid, UnsafeWeights
 from genai_operators.hooks.mlflow_rest import NOT_FOUND, MlflowRest, RegistryError
 from genai_operators.release.verification import (
     CARD_NAME,
@@ -125,6 +125,8 @@ class ModelRegistry:
     def fetch(self, model: str, version: int, *, cache: Path, trusted_keys: Path, digest: str = "") -> VerifiedModel:
         """The verified files of a version on this machine, downloaded once for each digest.
 
+        A download that does not verify is not kept, so a retry after the version was mended downloads it again.
+
         :param cache: folder of packages by digest; shared between processes.
         :param digest: what the ledger or the candidate says it must be; the version's own tag if not given.
         :raises ManifestMismatch: files are gone, damaged or of another model.
@@ -133,9 +135,15 @@ class ModelRegistry:
         registered = self.get(model, version)
         digest = digest or registered.digest
         package = cache / digest
-        if not package.exists():
+        downloaded = not package.exists()
+        if downloaded:
             self._download(registered, package)
-        return verify_package(package, trusted_keys=trusted_keys, digest=digest)
+        try:
+            return verify_package(package, trusted_keys=trusted_keys, digest=digest)
+        except (ManifestMismatch, SignatureInvalid, UnsafeWeights) as error:
+            if downloaded:
+                shutil.rmtree(package, ignore_errors=True)
+            raise type(error)(f"{model} v{version}: {error}") from error
 
     # --- the alias, a cache of the ledger ----------------------------------------------------------------------
 
