@@ -165,7 +165,7 @@ def _build_package(
             f"{artifact.uri} is not what the training wrote (digest {manifest.digest[:12]}, expected "
             f"{artifact.digest[:12]}); train again or restore it"
         )
-    refuse_unsafe(package / MODEL_FOLDER)
+    refuse_unsafe(package / MODEL_FOLDER, where=artifact.uri)
     write_manifest(package / MODEL_FOLDER, manifest)
     params = spec.get("params", {})
     facts = CardFacts(

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 
 
-def refuse_pickles(directory: Path) -> None:
-    """:raises UnsafeWeights: when the weights in ``directory`` are not safetensors."""
+def refuse_pickles(directory: Path, *, where: str = "") -> None:
+    """:raises UnsafeWeights: when the weights in ``directory`` are not safetensors.
+
+    :param where: how the message names the directory.
+    """
     if any(directory.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLE_SUFFIXES)
     found = f"{pickles[0]} is a pickle, which can run any code when it is loaded" if pickles else "it holds no weights"
     raise UnsafeWeights(
-        f"{directory.name}: no .safetensors file; {found}. Convert the weights with "
+        f"{where or directory.name}: no .safetensors file; {found}. Convert the weights with "
         "AutoModelForCausalLM.from_pretrained(...).save_pretrained(..., safe_serialization=True) on a machine "
         "where you trust them, and name the new directory."
     )

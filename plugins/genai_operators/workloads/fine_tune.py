@@ -54,7 +54,7 @@ def fine_tune(context: Context) -> WorkloadOutput:
     if "base" in context.inputs:  # refused before torch is imported: a clear answer in a second
         from genai_operators.workloads.base_model import refuse_pickles
 
-        refuse_pickles(context.fetch("base"))
+        refuse_pickles(context.fetch("base"), where=context.inputs["base"].uri)
     context.progress(phase="load", step=0, total=0)
     model, tokenizer = _starting_point(context, recipe, records=records, seed=params.seed)
     folder = context.output / "model"
