@@ -14,6 +14,7 @@ from airflow.sdk import DAG, BaseOperator
 from genai_operators.exceptions import SpecError
 from genai_operators.lifecycle.names import DRIFT_TASKS, RETRAIN_TASKS, ROLLBACK_TASKS, Lifecycle, dag_id
 from genai_operators.operators.canary import CanaryReleaseOperator
+from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.operators.workload import owner_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class UnusableModelFileOperator(BaseOperator):
     """
 
     def __init__(self, *, message: str, **kwargs: Any) -> None:
+        kwargs.setdefault("retry_policy", FailureRetryPolicy())
         super().__init__(**kwargs)
         self.message = message
 

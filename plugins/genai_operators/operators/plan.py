@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.skipmixin import SkipMixin
 
 from genai_operators.exceptions import ConfigurationError
+from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.spec.evaluate import NewDataRule
 from genai_operators.spec.model import ModelSpec
 from genai_operators.store import Store
@@ -78,6 +79,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         store: str | None = None,
         **kwargs: Any,
     ) -> None:
+        kwargs.setdefault("retry_policy", FailureRetryPolicy())
         # `task.output["name"]` in a DAG file then means that part of what is returned.
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
