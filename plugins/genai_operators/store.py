@@ -277,10 +277,13 @@ class Store:
             try:
                 self._download(f"{prefix}/{name}", target)
             except ObjectNotFound as error:
-                raise ManifestMismatch(f"{self.uri_of(prefix)}: {name} is missing") from error
+                raise ManifestMismatch(
+                    f"{self.uri_of(prefix)}: {name} is missing. Restore it, or produce the directory again."
+                ) from error
             if target.stat().st_size != expected.size or sha256_file(target) != expected.sha256:
                 raise ManifestMismatch(
-                    f"{self.uri_of(prefix)}: {name} does not match its manifest; do not use the copy"
+                    f"{self.uri_of(prefix)}: {name} does not match its manifest: the copy is damaged or was changed. "
+                    "Restore it, or produce the directory again."
                 )
         return manifest
 

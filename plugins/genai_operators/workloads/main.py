@@ -159,11 +159,22 @@ def report_failure(error: Exception, *, scratch: Path) -> int:
         print(f"{name}: {message}", file=sys.stderr, flush=True)
     else:
         traceback.print_exception(error)
+    if isinstance(error, StorageFull):
+        _make_room(scratch)
     try:
         (scratch / "error.json").write_text(json.dumps({"class": name, "message": message}), encoding="utf-8")
     except OSError as unwritable:
         print(f"cannot write {scratch / 'error.json'}: {unwritable}", file=sys.stderr, flush=True)
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILURE)
+
+
+def _make_room(scratch: Path) -> None:
+    """Empty the scratch folder, which nobody needs any more, so that the reason of the failure can be written there."""
+    for path in scratch.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _no_space_left(error: Exception, scratch: Path) -> bool:

@@ -124,9 +124,10 @@ def _read_jsonl(path: Path, name: str) -> Iterator[Row]:
             try:
                 value = json.loads(line)
             except ValueError as error:
-                # the message of a JSONDecodeError holds positions, never content
+                # its message holds positions, never content; to the parser each line is line 1
+                reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
                 raise DataError(
-                    f"{name}, line {number}: not JSON ({error}). Each line is one JSON object; mend or delete it."
+                    f"{name}, line {number}: not JSON ({reason}). Each line is one JSON object; mend or delete it."
                 ) from error
             if not isinstance(value, dict):
                 raise DataError(
