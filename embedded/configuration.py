@@ -26,6 +26,7 @@ def environment(layout: Layout) -> dict[str, str]:
         **os.environ,
         MARKER: str(layout.directory),
         "AIRFLOW_HOME": str(layout.airflow_home),
+        "GENAI_SCRATCH_ROOT": str(layout.directory / "scratch"),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "plugins"), str(ROOT)]),
         # setproctitle would write over the environment that carries the marker.
         "SPT_NOENV": "1",
@@ -75,7 +76,8 @@ def write_airflow(layout: Layout) -> None:
             "min_file_process_interval": "15",
             "parsing_processes": "1",
         },
-        "triggerer": {"job_heartbeat_sec": "2"},
+        # A triggerer's first look at a task's state was seen to take 25 s on a loaded machine; 30 s is the default.
+        "triggerer": {"job_heartbeat_sec": "2", "on_kill_timeout": "120"},
         "logging": {"base_log_folder": str(layout.airflow_home / "logs"), "logging_level": "INFO"},
         "openlineage": {
             "transport": json.dumps({"type": "file", "log_file_path": str(layout.lineage / "events"), "append": False}),

@@ -20,6 +20,8 @@ from genai_operators.exceptions import ConfigurationError, GenaiError
 #: MLflow's cold start was seen to take 46 s on a loaded machine, Airflow's API server 30 s.
 READY_TIMEOUT_S = 240.0
 POLL_INTERVAL_S = 0.25
+#: A checkpoint was measured to take under a second.
+CHECKPOINT_PATIENCE_S = 10.0
 HTTP_TIMEOUT_S = 5.0
 
 Say = Callable[[str], None]
@@ -55,12 +57,18 @@ def up(directory: Path, *, say: Say = print) -> Layout:
 
 
 def down(directory: Path) -> int:
-    """Stop every process of the platform. Returns how many there were; training that runs keeps its checkpoint."""
+    """Stop every process of the platform. Returns how many there were; training that runs writes a checkpoint first."""
+    from genai_operators.compute.reconcile import stop_all
+    from genai_operators.store import Store
+
     layout = Layout.at(directory)
+    running = len(of_platform(layout.directory))
     if layout.ports and supervisor_answers(layout):
         with supervisor(layout) as server:
             server.supervisor.shutdown()
-    return end_all(layout.directory)
+    if layout.store.exists():
+        stop_all(Store.open(layout.store), patience_s=CHECKPOINT_PATIENCE_S)
+    return max(running, end_all(layout.directory))
 
 
 def wait_until_ready(layout: Layout, *, say: Say = print) -> None:
