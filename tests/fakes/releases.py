@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from genai_operators.compute.owners import Owner
-from genai_operators.release.canary import Controller, Parts
+from genai_operators.release.canary import Controller
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import GuardrailPlan, ReleasePlan, Step, release_id
 from genai_operators.serving.contract import Deployment
 from genai_operators.store import Store

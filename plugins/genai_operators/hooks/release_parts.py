@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genai_operators.hooks.registry import ModelRegistry
-from genai_operators.release.canary import Parts
 from genai_operators.release.ledger import LedgerEntry
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import serve_options_from_json
 from genai_operators.release.verification import verify_package
 from genai_operators.serving.contract import Deployment, GatewaySettings, ServeOptions, Serving

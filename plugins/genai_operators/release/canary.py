@@ -14,10 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from genai_operators.exceptions import (
     GenaiError,
@@ -29,14 +26,15 @@ from genai_operators.exceptions import (
     SignatureInvalid,
     UnsafeWeights,
 )
+from genai_operators.release.convergence import converge
 from genai_operators.release.decision import Decision, decide, decide_answer, promote, roll_back
 from genai_operators.release.facts import pack
 from genai_operators.release.journal import Event, EventType, Journal, Turns
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry, release_of
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Cause, Phase, Progress
-from genai_operators.serving.contract import Deployment, ObservationBatch, Serving, Slot
-from genai_operators.store import Store
+from genai_operators.serving.contract import ObservationBatch, Slot
 
 #: Most transitions in one tick: bounds how long a tick takes, changes nothing else.
 TRANSITIONS_PER_TICK = 25
@@ -49,28 +47,6 @@ HEALTH_INTERVAL_S = 15.0
 COUNTING_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
-
-
-class Aliases(Protocol):
-    """Where others look up who is champion; a cache of the ledger."""
-
-    def set_champion(self, model: str, version: int) -> bool:
-        """``True`` if it moved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a controller works with.
-
-    :param verify: checks a deployment's files before they are served; raises what
-        :func:`genai_operators.release.verification.verify_package` raises.
-    """
-
-    store: Store
-    serving: Serving
-    aliases: Aliases
-    verify: Callable[[Deployment], None]
-    clock: Callable[[], float] = time.time
 
 
 class Controller:
@@ -352,36 +328,6 @@ class Controller:
     def _observe_interval(self, now: float) -> float:
         on_step = now - (self.progress.step_since or now)
         return min(on_step * OBSERVE_SHARE, LONGEST_OBSERVE_INTERVAL_S)
-
-
-def converge(serving: Serving, deployment: Deployment) -> bool:
-    """One step towards ``deployment`` being the champion, without losing a request; ``True`` once it is.
-
-    It starts in the canary slot without traffic, and takes everything over once it answers.
-    """
-    status = serving.status()
-    if status.champion is not None and status.champion.id == deployment.id:
-        return True
-    if status.champion is None:
-        serving.deploy(deployment, slot=Slot.CHAMPION.value)
-        return True
-    if status.canary is None or status.canary.id != deployment.id:
-        serving.deploy(deployment, slot=Slot.CANARY.value)
-        return False
-    try:
-        if not serving.ready(Slot.CANARY.value):
-            return False
-    except ServingFailed:
-        if _is_champion(serving, deployment):  # another controller was faster; the canary's slot is empty by now
-            return True
-        raise
-    serving.promote()
-    return True
-
-
-def _is_champion(serving: Serving, deployment: Deployment) -> bool:
-    champion = serving.status().champion
-    return champion is not None and champion.id == deployment.id
 
 
 #: Decided already: carried out as soon as it can be, whatever comes in between.

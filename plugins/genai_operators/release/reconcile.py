@@ -11,9 +11,11 @@ from typing import Protocol
 
 from genai_operators.compute.reconcile import FINISHED_STATES, TaskState
 from genai_operators.exceptions import GenaiError
-from genai_operators.release.canary import Controller, Parts, converge
+from genai_operators.release.canary import Controller
+from genai_operators.release.convergence import converge
 from genai_operators.release.journal import Turns
 from genai_operators.release.ledger import Ledger, LedgerEntry, release_of
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Phase
 from genai_operators.release.report import write_report

@@ -13,9 +13,11 @@ from typing import Any
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.watch import Poll
 from genai_operators.exceptions import GateFailed, RegistryUnavailable
-from genai_operators.release.canary import Controller, Parts, converge
+from genai_operators.release.canary import Controller
+from genai_operators.release.convergence import converge
 from genai_operators.release.journal import Turns
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.subject import STATUS_SETTLED, open_parts
 from genai_operators.serving.contract import Deployment, Slot

@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import Any
 
 from genai_operators.compute.watch import Poll
-from genai_operators.release.canary import Controller, Parts
+from genai_operators.release.canary import Controller
 from genai_operators.release.journal import EventType
 from genai_operators.release.ledger import Ledger
 from genai_operators.release.narrate import describe_event, describe_standing
+from genai_operators.release.parts import Parts
 from genai_operators.release.plan import ReleasePlan
 from genai_operators.release.progress import Phase, Progress
 from genai_operators.store import Store
