@@ -16,20 +16,24 @@ CHUNKS = 8
 def layer_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
     """Bytes that one layer keeps for its backward pass, for one micro-batch, without checkpointing.
 
-    The input of a matrix is kept only where that matrix, or an adapter beside it, is trained. A compiled layer computes
-    casts and activation functions anew instead of keeping them.
+    The input of a matrix is kept only where that matrix, or an adapter beside it, is trained, or where the matrix is
+    quantised (the kernels of bitsandbytes keep it). A compiled layer computes casts and activation functions anew
+    instead of keeping them. Models without a gate (GPT-2, NeoX, Phi, ...) are those with the plain layer norm.
     """
     half, full = setup.precision.bytes, setup.method is Method.FULL
-    names = {matrix.name for matrix in adapted(shape, setup)}
-    norm = half if setup.compiled else 4 + (half if full else 0)  # fp32 copy; normalised, where its weight is trained
+    names = {matrix.name for matrix in shape.matrices()} if full or setup.method is Method.QLORA else set()
+    names |= {matrix.name for matrix in adapted(shape, setup)}
+    norm = half  # the input; RMS norm in eager mode keeps it in fp32 instead, and the normalised one where trained
+    if shape.gated and not setup.compiled:
+        norm = 4 + (half if full else 0)
     attention = 2 * shape.attention_width + 2 * shape.kv_width  # q, k, v and output
     width = shape.active_intermediate
     feed_forward = width * ((2 if setup.compiled else 3) if shape.gated else 1)  # gate, up, activation
-    if full or names & {"q_proj", "k_proj", "v_proj", "qkv_proj"}:
+    if names & {"q_proj", "k_proj", "v_proj", "qkv_proj"}:
         attention += shape.hidden
-    if full or names & {"gate_proj", "up_proj"}:
+    if names & {"gate_proj", "up_proj"}:
         feed_forward += shape.hidden
-    if full or "down_proj" in names:
+    if "down_proj" in names:
         feed_forward += width
     per_token = 2 * shape.hidden * norm + half * (attention + feed_forward) + _adapter_inputs(shape, setup)
     return setup.tokens * (per_token + _scores(shape, setup))

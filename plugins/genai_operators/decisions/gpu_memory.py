@@ -40,6 +40,9 @@ class Constants:
     fragmentation: float = FRAGMENTATION
 
 
+MEASURED = Constants()
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryEstimate:
     """Bytes on one GPU.
@@ -47,11 +50,15 @@ class MemoryEstimate:
     :param parts: what is held, and the size of each temporary thing, by name; they do not sum to the peak.
     :param moments: the peak that each moment would reach, without the CUDA context.
     :param runtime: the CUDA context, outside of PyTorch's own figures.
+    :param cache: what the allocator may hold of earlier batches where lengths vary from batch to batch: the temporary
+        tensors once more, in blocks that are too short for a longer batch. It is given back under pressure, so a run
+        does not need it; ``nvidia-smi`` shows it. ``expandable_segments:True`` prevents it.
     """
 
     parts: Mapping[str, float]
     moments: Mapping[str, float]
     runtime: float
+    cache: float = 0.0
 
     @property
     def moment(self) -> str:
@@ -65,11 +72,16 @@ class MemoryEstimate:
 
     @property
     def peak(self) -> float:
-        """As ``nvidia-smi`` would report."""
+        """What the GPU must have, and what ``nvidia-smi`` reports where all batches are of one length."""
         return self.allocated + self.runtime
 
+    @property
+    def reserved(self) -> float:
+        """As ``nvidia-smi`` reports where lengths vary."""
+        return self.peak + self.cache
 
-def training_memory(shape: ModelShape, setup: TrainingSetup, *, constants: Constants = Constants()) -> MemoryEstimate:
+
+def training_memory(shape: ModelShape, setup: TrainingSetup, *, constants: Constants = MEASURED) -> MemoryEstimate:
     """Expected peak of one GPU. Bytes.
 
     Assumes dropless dense routing of experts (every weight is resident, a token activates its own), activations not
@@ -94,7 +106,15 @@ def training_memory(shape: ModelShape, setup: TrainingSetup, *, constants: Const
         parts={**states, **temporary},
         moments={name: base + extra * (1 + constants.fragmentation) for name, (base, extra) in moments.items()},
         runtime=constants.runtime,
+        cache=_cache(moments),
     )
+
+
+def _cache(moments: Mapping[str, tuple[float, float]]) -> float:
+    """The temporary tensors of the pass once more, as far as they exceed the step, whose sizes never vary."""
+    largest = max(base + extra for base, extra in moments.values())
+    passes = max(base + 2 * extra for name, (base, extra) in moments.items() if name != "step")
+    return max(0.0, passes - largest)
 
 
 def adapter_weights(shape: ModelShape, setup: TrainingSetup) -> int:

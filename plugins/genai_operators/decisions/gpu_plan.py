@@ -101,7 +101,7 @@ class GpuPlan:
 
 def plan(
     shape: ModelShape, setup: TrainingSetup, run: TrainingRun, *, prices: PriceList, gpus: Sequence[str] | None = None,
-    counts: Sequence[int] = COUNTS, limits: Limits = Limits(), knowledge: Knowledge | None = None,
+    counts: Sequence[int] = COUNTS, limits: Limits | None = None, knowledge: Knowledge | None = None,
 ) -> GpuPlan:  # fmt: skip
     """Plan a training run.
 
@@ -110,7 +110,7 @@ def plan(
     :param counts: of GPUs in one machine.
     :raises ConfigurationError: an unknown GPU, one without a price, or nothing fits; then the message has each reason.
     """
-    knowledge = knowledge or Knowledge()
+    knowledge, limits = knowledge or Knowledge(), limits or Limits()
     if not counts or min(counts) < 1:
         raise ConfigurationError(f"plan: counts are {list(counts)}; whole numbers of at least 1")
     found: list[Option] = []

@@ -110,7 +110,8 @@ def _reasons(facts: Facts, trained_at: datetime, settings: PolicySettings) -> di
     reasons: dict[Trigger, str] = {}
     enough = facts.new_rows >= settings.minimum_new_rows
     rows = f"{facts.new_rows:,} new labelled rows"
-    lower = wilson(facts.wrong, n=facts.rated, confidence=FEEDBACK_CONFIDENCE)[0] if facts.rated else 0.0
+    asked = facts.rated >= settings.minimum_rated
+    lower = wilson(facts.wrong, n=facts.rated, confidence=FEEDBACK_CONFIDENCE)[0] if asked else 0.0
     if enough and lower > facts.usual_wrong_share + settings.feedback_margin:
         reasons[Trigger.FEEDBACK] = (
             f"users call {facts.wrong / facts.rated:.1%} of {facts.rated:,} answers wrong, "

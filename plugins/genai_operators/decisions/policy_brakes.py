@@ -12,6 +12,10 @@ BROKEN_DOUBLINGS = 3
 """After broken runs in a row the cool-down doubles, so often at most: a repaired platform is found soon."""
 
 
+FORGOTTEN_AFTER = 2
+"""Longest blocks between two retrainings of a trigger after which the earlier one no longer counts against it."""
+
+
 @dataclass(frozen=True)
 class Hold:
     """:param until: when it ends by itself; None when somebody must act. :param why: half a sentence."""
@@ -61,11 +65,12 @@ def block(trigger: Trigger, history: Sequence[Attempt], settings: PolicySettings
     tried = [
         a for a in history if a.trigger is trigger and a.outcome in (AttemptOutcome.HELPED, AttemptOutcome.NO_HELP)
     ]
-    useless = 0
+    useless, later = 0, None
     for attempt in reversed(tried):
-        if attempt.outcome is AttemptOutcome.HELPED:
+        long_ago = later is not None and later - attempt.at > FORGOTTEN_AFTER * settings.longest_block
+        if attempt.outcome is AttemptOutcome.HELPED or long_ago:
             break
-        useless += 1
+        useless, later = useless + 1, attempt.at
     if not useless:
         return None
     length = min(settings.longest_block, settings.block * 2 ** min(useless - 1, 30))

@@ -100,6 +100,7 @@ class PolicySettings:
     :param data_rows: labelled rows that are a reason by themselves.
     :param maximum_age: of the champion's training; then it is retrained even if nothing happened.
     :param feedback_margin: how much the share of wrong answers must be proved to have risen.
+    :param minimum_rated: answers that users rated, below which their share says nothing.
     :param cool_down: between any two retrainings.
     :param block: after a retraining that did not help, for its trigger; doubles with each further one.
     :param longest_block: no trigger is blocked for longer, so that none starves.
@@ -112,6 +113,7 @@ class PolicySettings:
     data_rows: int = 5_000
     maximum_age: timedelta = timedelta(days=90)
     feedback_margin: float = 0.05
+    minimum_rated: int = 50
     cool_down: timedelta = timedelta(days=1)
     block: timedelta = timedelta(days=3)
     longest_block: timedelta = timedelta(days=30)
@@ -126,7 +128,7 @@ class PolicySettings:
             for name in ("maximum_age", "cool_down", "block", "longest_block", "budget_window")
             if getattr(self, name) <= timedelta(0)
         ]
-        if wrong or self.retrainings < 1 or self.minimum_new_rows < 1 or self.data_rows < 1:
+        if wrong or self.retrainings < 1 or self.minimum_new_rows < 1 or self.data_rows < 1 or self.minimum_rated < 1:
             raise ConfigurationError(f"retraining policy: {wrong or 'counts'} must be above zero")
         if self.longest_block < self.block:
             raise ConfigurationError(
