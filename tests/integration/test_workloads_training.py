@@ -5,6 +5,7 @@ Bit-identity after SIGTERM, a truncated checkpoint and kill -9 is the promise th
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.decisions.verdict import Verdict
-from genai_operators.store import Store
+from genai_operators.store import Store, directory_manifest
 from tests.fakes.workload_process import WorkloadProcess, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
@@ -161,6 +162,52 @@ class TestRefreshAndEvaluation:
         items = evaluated.store.get(evaluated.store.path_of(evaluated.output("items").uri) + "/items.jsonl").decode()
         assert len(items.splitlines()) == 30
         assert "thing" not in items
+
+
+TEMPLATES_SCRIPT = """
+import json
+from genai_operators.workloads.encoding import encode
+from genai_operators.workloads.records import Message, Record
+from genai_operators.workloads.tokenizer import CHAT_TEMPLATE, PLAIN_TEMPLATE, train_tokenizer
+tokenizer = train_tokenizer(["hello refund now please User: Assistant:"] * 5, vocab_size=300, context_length=99)
+record = Record("a", (Message("user", "hello now"), Message("assistant", "refund")), "train")
+unmarked = PLAIN_TEMPLATE.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", "")
+asked = [{"role": "user", "content": "hello now"}]
+found = []
+for template in (CHAT_TEMPLATE, PLAIN_TEMPLATE, unmarked):
+    tokenizer.chat_template = template
+    (example,) = encode([record], tokenizer, max_length=99, answers_only=True)
+    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+    learnt = [label for label in example.labels if label >= 0]
+    found.append({"learnt": tokenizer.decode(learnt), "prompt_is_prefix": example.input_ids == [*prompt, *learnt]})
+print(json.dumps(found))
+"""
+
+
+def test_the_loss_is_on_what_generation_will_have_to_say(workload_python: str, project_root: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(project_root / "plugins")}
+    told = subprocess.run([workload_python, "-c", TEMPLATES_SCRIPT], env=environment, capture_output=True, check=True)
+    assert json.loads(told.stdout) == [{"learnt": "refund<|end|>", "prompt_is_prefix": True}] * 3
+
+
+class TestForeignModel:
+    def test_a_base_model_without_a_chat_template_gets_one_and_keeps_its_tokens(
+        self, training: Training, tmp_path: Path
+    ) -> None:
+        made = succeed(training("made", recipe={"max_steps": 2})).output("model")
+        folder = tmp_path / "foreign"
+        training.store.download_directory(training.store.path_of(made.uri), folder)
+        (folder / "chat_template.jinja").unlink()
+        foreign = Artifact(uri=folder.as_uri(), digest=directory_manifest(folder).digest)
+        tuned = succeed(training("tuned", base=foreign, recipe={"max_steps": 2, "method": "lora"})).output("model")
+        path = training.store.path_of(tuned.uri)
+        assert b"Assistant:" in training.store.get(f"{path}/chat_template.jinja")
+        sizes = [json.loads(text)["vocab_size"] for text in (config(training, made), config(training, tuned))]
+        assert sizes[0] == sizes[1]
+
+
+def config(training: Training, model: Artifact) -> bytes:
+    return training.store.get(f"{training.store.path_of(model.uri)}/config.json")
 
 
 class TestRefusals:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from genai_operators.exceptions import DataError, UnsafeWeights
 from genai_operators.spec.recipe import Recipe
 from genai_operators.workloads.quiet import silence_libraries
-from genai_operators.workloads.tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer
+from genai_operators.workloads.tokenizer import PLAIN_TEMPLATE, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -69,7 +69,7 @@ def scratch_model(
 def pretrained_model(source: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model from a directory or hub name, in float32, with a chat template.
 
-    Code that a model brings along is not run. A tokenizer without a chat template gets ours, and its tokens.
+    Code that a model brings along is not run. A tokenizer without a chat template (of a base model) gets a plain one.
 
     :raises UnsafeWeights: when there are no safetensors.
     :raises DataError: when it is not a model at all.
@@ -92,10 +92,7 @@ def pretrained_model(source: str | Path) -> tuple[PreTrainedModel, PreTrainedTok
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
-        tokenizer.add_special_tokens({"extra_special_tokens": list(SPECIAL_TOKENS[1:])})
-        tokenizer.eos_token = SPECIAL_TOKENS[-1]
-        tokenizer.chat_template = CHAT_TEMPLATE
-        model.resize_token_embeddings(len(tokenizer))
+        tokenizer.chat_template = PLAIN_TEMPLATE
     return model, tokenizer
 
 

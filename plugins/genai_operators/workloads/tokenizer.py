@@ -26,6 +26,19 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 
+#: For a base model that has no template of its own: words that any tokenizer knows, as LoRA cannot learn new tokens. A
+#: line
+#: break before the answer, since a space there would melt into the answer's first token in training but not in use.
+PLAIN_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- message['role'] | capitalize + ':\n' -}}"
+    "{%- if message['role'] == 'assistant' -%}"
+    "{%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}"
+    "{%- else -%}{{- message['content'] + '\n' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- 'Assistant:\n' -}}{%- endif -%}"
+)
+
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context_length: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE over ``texts``; the same texts give the same tokenizer. It can encode any string.
