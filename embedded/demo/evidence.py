@@ -75,13 +75,27 @@ def traffic(store: Store, model: str) -> list[dict[str, Any]]:
     return rows
 
 
-def gates(api: AirflowApi, store: Store, runs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+def releases(store: Store, model: str) -> dict[str, dict[str, str]]:
+    """How each release ended by its journal, by the run that made it. A task that failed returns no reference."""
+    ended = {}
+    for release in Turns(store, model).all():
+        directory = f"releases/{model}/{release}"
+        events = list(Journal(store, directory).after(0))
+        causes = [f" ({event.data['cause']})" for event in events if event.type is EventType.ROLLING_BACK]
+        verdict = str(events[-1].type) + (causes[-1] if causes else "")
+        owner = store.get_json(f"{directory}/plan.json")["owner"]
+        ended[owner["run_id"]] = {"verdict": verdict, "report": store.uri_of(f"{directory}/report.html")}
+    return ended
+
+
+def gates(api: AirflowApi, store: Store, model: str, runs: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """The verdict of every gate of the given runs (DAG, run), with its report."""
+    released = releases(store, model)
     rows = []
     for dag, run_id in runs:
         states = {task["task_id"]: task["state"] for task in api.tasks(dag, run_id)}
         for task in (t for t in ("check", *GATES) if t in states):
-            reference = api.result(dag, run_id, task) or {}
+            reference = api.result(dag, run_id, task) or (released.get(run_id) if task == "release" else None) or {}
             rows.append(
                 {
                     "dag": dag,

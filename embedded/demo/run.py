@@ -90,7 +90,7 @@ def _collect(run: stages.Run, record: dict[str, Any]) -> None:
     record["traffic"] = evidence.traffic(run.store, MODEL)
     record["requests_by_deployment"] = evidence.requests_by_deployment(run.store, MODEL)
     record["exposed_requests"] = exposed(record["requests_by_deployment"])
-    record["gates"] = evidence.gates(run.api, run.store, run.runs)
+    record["gates"] = evidence.gates(run.api, run.store, MODEL, run.runs)
     record["reports"] = [gate["report"] for gate in record["gates"] if gate["report"]]
 
 

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from embedded.demo.display import Display
 
+#: Fingerprints are longer than this, everything else in a path is shorter.
+LONG_NAME = 40
 OUTCOME_COLOURS = {"pass": "green", "promoted": "green", "warn": "yellow", "fail": "red", "rolled_back": "red"}
 
 
@@ -26,6 +28,7 @@ def show(record: dict[str, Any], display: Display, *, path: Path, logs: Path) ->
         console.print(f"champion: version {first} -> version {second}", highlight=False)
         console.print(f"requests that met the bad release: {record['exposed_requests']}", highlight=False)
     if record["ok"]:
+        console.print(f"reports: {logs.parent / 'store'}", highlight=False, soft_wrap=True)
         console.print(f"\n[green]everything happened[/] in {record['seconds']:.0f} s. All of it: {path}")
     else:
         console.print(f"\n[red]the demo failed[/]: {record['error']}", markup=True, highlight=False)
@@ -43,14 +46,20 @@ def _stages(display: Display) -> Table:
 
 
 def _gates(gates: list[dict[str, Any]]) -> Table:
-    table = Table(title="gates", title_justify="left")
+    table = Table(title="gates; reports lie below the store", title_justify="left")
     for header in ("run", "gate", "verdict", "report"):
         table.add_column(header, overflow="fold")
     for gate in gates:
         verdict = str(gate["verdict"] or gate["task_state"])
-        colour = OUTCOME_COLOURS.get(verdict, "white")
-        table.add_row(gate["run"].split("__")[0], gate["gate"], f"[{colour}]{verdict}[/]", gate["report"] or "")
+        colour = OUTCOME_COLOURS.get(verdict.split(" ")[0], "white")
+        report = (gate["report"] or "").partition("/store/")[2]
+        table.add_row(gate["run"].split("__")[0], gate["gate"], f"[{colour}]{verdict}[/]", shortened(report))
     return table
+
+
+def shortened(path: str) -> str:
+    """A path of the store whose fingerprint is cut: enough to find it, and it fits a line."""
+    return "/".join(part if len(part) < LONG_NAME else f"{part[:8]}*" for part in path.split("/"))
 
 
 def _traffic(record: dict[str, Any]) -> Table:
