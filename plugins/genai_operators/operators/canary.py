@@ -33,6 +33,8 @@ OnRollback = Literal["fail", "warn", "skip"]
 PROMOTE, ROLL_BACK = "Promote", "Roll back"
 EVIDENCE_TAG = "genai.evidence."
 SUBJECT = "genai_operators.release.subject.ReleaseSubject"
+#: Parts of the event that say how the waiting went on, not how the release ended.
+NOT_IN_REFERENCE = frozenset({"status", "subject"})
 
 
 class CanaryReleaseOperator(BaseOperator):
@@ -119,7 +121,8 @@ class CanaryReleaseOperator(BaseOperator):
             return self._unchanged(parts["settings"])
         for line in describe_plan(plan):
             self.log.info("%s", line)
-        return self._wait_for(context, plan.release)
+        store = parts["settings"]["store"]
+        return self._wait_for(context, {"store": store, "model": self.model, "release": plan.release, "parts": parts})
 
     # --- the plan ----------------------------------------------------------------------------------------------
 
@@ -198,8 +201,8 @@ class CanaryReleaseOperator(BaseOperator):
 
     # --- waiting -----------------------------------------------------------------------------------------------
 
-    def _wait_for(self, context: Context, release: str) -> Any:
-        arguments = self._subject_arguments(release)
+    def _wait_for(self, context: Context, arguments: dict[str, Any]) -> Any:
+        """:param arguments: of the release's subject; the event, or a person's answer, brings them back."""
         if self.deferrable:
             self._defer(context, arguments)
         from genai_operators.release.subject import ReleaseSubject
@@ -210,7 +213,7 @@ class CanaryReleaseOperator(BaseOperator):
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                return self.resume(context, poll.settled)
+                return self.resume(context, {**poll.settled, "subject": arguments})
             time.sleep(self.poll_interval)
 
     def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
@@ -227,22 +230,17 @@ class CanaryReleaseOperator(BaseOperator):
         )
         raise AssertionError("defer() always raises")
 
-    def _subject_arguments(self, release: str) -> dict[str, Any]:
-        from genai_operators.hooks.release_parts import describe_parts
-
-        parts = describe_parts(store=self.store or None)
-        return {"store": parts["settings"]["store"], "model": self.model, "release": release, "parts": parts}
-
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The release ended, asks for a person, or could not go on.
 
+        :param event: of :class:`~genai_operators.triggers.SettleTrigger`.
         :raises GenaiError: the class says what happened and whether a retry helps.
         """
         from genai_operators.release.subject import STATUS_ASKING, STATUS_SETTLED, ReleaseSubject
 
         if event["status"] not in (STATUS_ASKING, STATUS_SETTLED):
             raise (error_class(event.get("error")) or GenaiError)(event.get("message") or str(dict(event)))
-        subject = ReleaseSubject(**self._subject_arguments(event["release"]))
+        subject = ReleaseSubject(**event["subject"])
         subject.controller.refresh()
         if event["status"] == STATUS_ASKING:
             self._ask(context, event, subject=subject)
@@ -263,18 +261,18 @@ class CanaryReleaseOperator(BaseOperator):
             subject=f"Promote v{subject.plan.candidate.version} of {self.model} without a proof?",
             body=f"```\n{verdict.render_text()}\n```\n\nThe champion has all traffic meanwhile.",
         )
-        raise TaskAwaitingInput(method_name="answered", kwargs={"release": event["release"]})
+        raise TaskAwaitingInput(method_name="answered", kwargs={"subject": event["subject"]})
 
-    def answered(self, context: Context, event: Mapping[str, Any], *, release: str) -> Any:
-        """A person decided; the release carries it out."""
+    def answered(self, context: Context, event: Mapping[str, Any], *, subject: dict[str, Any]) -> Any:
+        """A person decided; the release carries it out. :param subject: arguments of the release's subject."""
         from genai_operators.release import decision
         from genai_operators.release.subject import ReleaseSubject
 
         who = (event.get("responded_by_user") or {}).get("name", "nobody")
         promoted = event.get("chosen_options") == [PROMOTE]
-        subject = ReleaseSubject(**self._subject_arguments(release))
-        subject.controller.answer(decision.PROMOTE if promoted else decision.ROLL_BACK, by=who)
-        return self._wait_for(context, release)
+        controller = ReleaseSubject(**subject).controller
+        controller.answer(decision.PROMOTE if promoted else decision.ROLL_BACK, by=who)
+        return self._wait_for(context, subject)
 
     def on_kill(self) -> None:
         """Cancels nothing: a restarted scheduler also kills task processes whose tasks live on."""
@@ -288,7 +286,8 @@ class CanaryReleaseOperator(BaseOperator):
         progress = subject.controller.progress
         report = write_report(progress, subject.store)
         self.report_url = report_url(f"{progress.plan.directory}/report.html")
-        reference = {**{key: value for key, value in event.items() if key != "status"}, "report": report}
+        ending = {key: value for key, value in event.items() if key not in NOT_IN_REFERENCE}
+        reference = {**ending, "report": report}
         self._remember(context, reference, progress.plan)
         told = f"{event['reason']}. Exposed requests: {event['exposed_requests']}. Report: {report}"
         if event["outcome"] == "promoted":

@@ -13,7 +13,7 @@ from genai_operators.compute.contract import Artifact
 from genai_operators.compute.ending import error_class
 from genai_operators.exceptions import ConfigurationError, GenaiError
 from genai_operators.operators import lineage
-from genai_operators.operators.canary import serve_options
+from genai_operators.operators.canary import NOT_IN_REFERENCE, serve_options
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.operators.workload import owner_of
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind
@@ -179,7 +179,7 @@ class RollbackOperator(BaseOperator):
         self._lineage = ([Artifact(f"x-mlflow://models/{self.model}", digest)], [endpoint])
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {key: event[key] for key in ("champion_version", "epoch")}
-        return {key: value for key, value in event.items() if key != "status"}
+        return {key: value for key, value in event.items() if key not in NOT_IN_REFERENCE}
 
     def on_kill(self) -> None:
         """Cancels nothing: a restarted scheduler also kills task processes whose tasks live on."""

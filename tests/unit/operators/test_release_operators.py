@@ -21,16 +21,8 @@ from tests.fakes.releases import MODEL, OWNER, POLL_S, Bench
 from tests.fakes.serving import Behaviour
 
 
-class ReleaseOnBench(CanaryReleaseOperator):
-    """The operator where connections lead to a bench: what an Airflow connection would say is said here."""
-
-    def __init__(self, *, bench: Bench, **kwargs: Any) -> None:
-        super().__init__(task_id="release", model=MODEL, version=2, **kwargs)
-        self.bench = bench
-
-    def _subject_arguments(self, release: str) -> dict[str, Any]:
-        store, parts = self.bench.store.uri, self.bench.description()
-        return {"store": store, "model": MODEL, "release": release, "parts": parts}
+def release_task(**settings: Any) -> CanaryReleaseOperator:
+    return CanaryReleaseOperator(task_id="release", model=MODEL, version=2, **settings)
 
 
 @pytest.fixture
@@ -49,20 +41,22 @@ def settled(
     """What the trigger's event says at the end of a release."""
     plan = bench.plan(champion=bench.crown(), **changes)
     bench.serving.behave(plan.candidate, behaviour or Behaviour())
-    subject = ReleaseSubject(store=bench.store.uri, model=MODEL, release=plan.release, parts=bench.description())
+    arguments = {"store": bench.store.uri, "model": MODEL, "release": plan.release, "parts": bench.description()}
+    subject = ReleaseSubject(**arguments)
     if cancel:
         subject.controller.cancel("somebody marked the task failed")
     while (poll := subject.poll()).settled is None:
         bench.serving.sleep(POLL_S)
-    return poll.settled
+    return {**poll.settled, "subject": arguments}
 
 
 class TestEndOfARelease:
     def test_a_promotion_returns_a_small_reference_and_a_link_to_the_report(self, bench):
-        operator = ReleaseOnBench(bench=bench)
+        operator = release_task()
         reference = operator.resume(context(), settled(bench))
         assert (reference["outcome"], reference["champion_version"], reference["epoch"]) == ("promoted", 2, 2)
         assert len(canonical_json(reference)) < 2048
+        assert not {"status", "subject"} & set(reference), "where the gateway's files lie is nobody's business"
         assert operator.report_url.startswith("/genai/reports/releases/bot/")
         assert bench.store.exists(bench.store.path_of(reference["report"]))
 
@@ -70,32 +64,32 @@ class TestEndOfARelease:
         outlet = Asset("bot_endpoint", uri="x-genai://endpoints/bot")
         told = context()
         told["outlet_events"][outlet] = SimpleNamespace(extra={})
-        ReleaseOnBench(bench=bench, outlets=[outlet]).resume(told, settled(bench))
+        release_task(outlets=[outlet]).resume(told, settled(bench))
         assert told["outlet_events"][outlet].extra["champion_version"] == 2
 
     def test_a_rollback_fails_the_task_with_the_reason_and_is_not_retried(self, bench):
         with pytest.raises(GateFailed, match=r"v2 of bot was rolled back \(harm\): harm proved at request") as caught:
-            ReleaseOnBench(bench=bench).resume(context(), settled(bench, Behaviour(errors=0.6)))
+            release_task().resume(context(), settled(bench, Behaviour(errors=0.6)))
         assert not caught.value.retry_helps
         assert "Exposed requests:" in str(caught.value)
         assert "report.html" in str(caught.value)
 
     def test_or_warns_or_skips_as_the_author_says(self, bench):
         event = settled(bench, Behaviour(errors=0.6))
-        reference = ReleaseOnBench(bench=bench, on_failure="warn").resume(context(), event)
+        reference = release_task(on_failure="warn").resume(context(), event)
         assert (reference["outcome"], reference["cause"]) == ("rolled_back", "harm")
         with pytest.raises(AirflowSkipException):
-            ReleaseOnBench(bench=bench, on_failure="skip").resume(context(), event)
+            release_task(on_failure="skip").resume(context(), event)
 
     def test_an_abort_is_its_own_failure_whatever_on_failure_says(self, bench):
         event = settled(bench, cancel=True)
         with pytest.raises(ReleaseAborted, match="somebody marked the task failed"):
-            ReleaseOnBench(bench=bench, on_failure="warn").resume(context(), event)
+            release_task(on_failure="warn").resume(context(), event)
 
     def test_what_the_trigger_could_not_mend_is_raised_as_what_it_is(self, bench):
         event = {"status": "failed", "error": "GatewayUnavailable", "message": "the gateway does not answer"}
         with pytest.raises(GatewayUnavailable, match="does not answer"):
-            ReleaseOnBench(bench=bench).resume(context(), event)
+            release_task().resume(context(), event)
 
 
 class TestAsking:
@@ -104,7 +98,7 @@ class TestAsking:
         monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **details: asked.append(details))
         bench.serving.configure(rate=0.001)
         event = settled(bench, deadline_s=60, on_deadline=OnDeadline.ASK)
-        operator = ReleaseOnBench(bench=bench)
+        operator = release_task()
         with pytest.raises(TaskAwaitingInput) as waiting:
             operator.resume(context(), event)
         assert asked[0]["options"] == ["Promote", "Roll back"]
@@ -115,7 +109,8 @@ class TestAsking:
         subject = ReleaseSubject(**deferred.value.trigger.subject_kwargs)
         while (poll := subject.poll()).settled is None:
             bench.serving.sleep(POLL_S)
-        assert operator.resume(context(), poll.settled)["outcome"] == "promoted"
+        event = {**poll.settled, "subject": deferred.value.trigger.subject_kwargs}
+        assert operator.resume(context(), event)["outcome"] == "promoted"
         assert "ada decided so" in bench.ledger.champion().reason
 
 
