@@ -70,8 +70,8 @@ class CheckDriftOperator(WorkloadOperator):
         dataset = champion_dataset(champion)
         if dataset is None:
             raise ConfigurationError(
-                f"version {champion.version} of {self.model} became champion without naming its data set, so drift cannot "
-                "be measured. Retrain it through its DAG; the registration then records the data set."
+                f"version {champion.version} of {self.model} became champion without naming its data set, so drift "
+                "cannot be measured. Retrain it through its DAG; the registration then records the data set."
             )
         since = time.time() - self.drift.window.total_seconds()
         window = recent_window(store, self.model, since=since, owner=owner_of(context).key)
