@@ -227,7 +227,7 @@ def _rates(differences: Floats, asked: Threshold) -> _Estimate:
 
 def _means(differences: Floats, asked: Threshold, clusters: Sequence[Hashable] | None) -> _Estimate:
     mean = mean_difference(differences) if clusters is None else clustered_mean_difference(differences, clusters)
-    units = mean.degrees_of_freedom + 1
+    units = mean.units
     return _Estimate(
         interval=mean.interval(confidence=2 * asked.confidence - 1),
         p_value=mean.p_value(threshold=asked.value),

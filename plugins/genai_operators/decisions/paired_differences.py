@@ -13,29 +13,32 @@ from scipy import special
 Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
+_RESAMPLED_AT_ONCE = 2_000_000  # differences; 16 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeanDifference:
     """A mean with its standard error.
 
-    :param degrees_of_freedom: of Student's t; units (items or clusters) less one.
+    :param units: independent items or clusters.
+    :param degrees_of_freedom: of Student's t.
     """
 
     mean: float
     standard_error: float
-    degrees_of_freedom: int
+    units: int
+    degrees_of_freedom: float
 
     def interval(self, *, confidence: float) -> tuple[float, float]:
         """Two-sided interval. Infinite with a single unit, for its spread is unknown."""
-        if self.degrees_of_freedom < 1:
+        if self.units < 2:
             return -math.inf, math.inf
         half = float(special.stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.standard_error
         return self.mean - half, self.mean + half
 
     def p_value(self, *, threshold: float) -> float:
         """One-sided p-value of "the mean is at most ``threshold``"."""
-        if self.degrees_of_freedom < 1:
+        if self.units < 2:
             return 1.0
         if self.standard_error == 0.0:
             return 0.0 if self.mean > threshold else 1.0
@@ -47,56 +50,59 @@ def mean_difference(differences: Floats) -> MeanDifference:
     """Student's t on independent paired differences, shape (n,)."""
     n = len(differences)
     error = float(np.std(differences, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    return MeanDifference(mean=float(np.mean(differences)), standard_error=error, degrees_of_freedom=n - 1)
+    return MeanDifference(mean=float(np.mean(differences)), standard_error=error, units=n, degrees_of_freedom=n - 1)
 
 
 def clustered_mean_difference(differences: Floats, clusters: Sequence[Hashable]) -> MeanDifference:
     """Mean over items whose errors go together within a cluster, such as the turns of one conversation.
 
-    Jackknife over clusters (CR3), which does not understate the error with few or unequal clusters as the plain
-    sandwich does; Student's t with clusters less one degrees of freedom.
+    Jackknife over clusters (CR3), which does not understate the error with few clusters as the plain sandwich does;
+    Student's t with the effective number of clusters, less one: unequal clusters are worth less than their number.
 
     :param differences: shape (n,).
     :param clusters: the cluster of each item.
-    Source: Bell & McCaffrey 2002; MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical
-    practice".
+    Source: MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical practice"; Carter, Schnepel
+    & Steigerwald 2017, "Asymptotic behavior of a t-test robust to cluster heterogeneity".
     """
     _, index = np.unique(np.array([str(cluster) for cluster in clusters]), return_inverse=True)
     sums, sizes = np.bincount(index, weights=differences), np.bincount(index)
     count = len(sums)
     if count < 2:
-        return MeanDifference(mean=float(np.mean(differences)), standard_error=math.inf, degrees_of_freedom=0)
+        return MeanDifference(
+            mean=float(np.mean(differences)), standard_error=math.inf, units=count, degrees_of_freedom=0.0
+        )
     mean = float(np.mean(differences))
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
     error = math.sqrt((count - 1) / count * float(np.sum((without - mean) ** 2)))
-    return MeanDifference(mean=mean, standard_error=error, degrees_of_freedom=count - 1)
+    effective = float(sizes.sum()) ** 2 / float(np.sum(sizes**2))
+    freedom = max(effective - 1.0, 1.0)
+    return MeanDifference(mean=mean, standard_error=error, units=count, degrees_of_freedom=freedom)
 
 
 def bootstrap_interval(
     differences: Floats, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Two-sided studentised bootstrap interval of the mean of paired differences, shape (n,).
+    """Two-sided symmetric studentised bootstrap interval of the mean of paired differences, shape (n,).
 
-    The percentile bootstrap is too narrow for small n; studentising repairs the first-order error and follows skewness.
+    For scores that are skewed or mostly equal, where Student's t covers less than it says. The percentile bootstrap is
+    too narrow for small n, and so is the equal-tailed studentised one where most differences are zero (92 % for 95 % at
+    n = 30); the symmetric one is not.
 
-    Source: Efron & Tibshirani 1993, chapter 12; Hall 1992.
+    :param resamples: more make the interval steadier, not wider.
+    Source: Hall 1988, "On symmetric bootstrap confidence intervals", Journal of the Royal Statistical Society B 50.
     """
     n = len(differences)
     observed = mean_difference(differences)
     if n < 2 or observed.standard_error == 0.0:
-        return observed.interval(confidence=confidence) if n < 2 else (observed.mean, observed.mean)
+        return observed.interval(confidence=confidence)
     random = np.random.default_rng(seed)
-    statistics = np.empty(resamples)
-    chunk = max(1, 2_000_000 // n)
+    statistics = np.full(resamples, np.inf)  # where a resample has no spread at all
+    chunk = max(1, _RESAMPLED_AT_ONCE // n)
     for start in range(0, resamples, chunk):
         stop = min(start + chunk, resamples)
         drawn = differences[random.integers(0, n, size=(stop - start, n))]
         spread = drawn.std(axis=1, ddof=1) / math.sqrt(n)
-        shift = drawn.mean(axis=1) - observed.mean
-        statistics[start:stop] = np.divide(shift, spread, out=np.full(stop - start, np.inf), where=spread > 0)
-        flat = spread == 0
-        statistics[start:stop][flat] = np.sign(shift[flat]) * np.inf
-    tail = (1 - confidence) / 2
-    lower, upper = np.quantile(statistics, [tail, 1 - tail], method="inverted_cdf")
-    error = observed.standard_error
-    return observed.mean - float(upper) * error, observed.mean - float(lower) * error
+        shift = np.abs(drawn.mean(axis=1) - observed.mean)
+        np.divide(shift, spread, out=statistics[start:stop], where=spread > 0)
+    half = float(np.quantile(statistics, confidence, method="inverted_cdf")) * observed.standard_error
+    return observed.mean - half, observed.mean + half

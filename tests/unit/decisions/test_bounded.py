@@ -52,6 +52,11 @@ class TestVerdict:
         better = update_scores(state, np.ones(2_000))
         assert assess_scores(better).verdict.outcome is Outcome.FAIL
 
+    def test_what_was_refuted_stays_refuted(self):
+        """The mean moved from 0 to 1; no constant mean explains both, and the interval says so."""
+        state = update_scores(update_scores(start_scores(JUDGE), np.zeros(300)), np.ones(300))
+        assert all(math.isnan(end) for end in assess_scores(state).interval)
+
     def test_a_cost_is_judged_as_its_negative(self):
         plan = ScorePlan(name="cost", low=-2.0, high=0.0, neutral=-0.5, margin=0.2)
         random = np.random.default_rng(5)

@@ -121,7 +121,7 @@ class TestMeans:
 
 
 class TestMultiplicity:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
     def test_holm_and_benjamini_hochberg(self, p_values: list[float]):
         assert np.allclose(paired.holm(p_values), multitest.multipletests(p_values, method="holm")[1], atol=CLOSE)

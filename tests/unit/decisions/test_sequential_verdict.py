@@ -184,6 +184,15 @@ class TestWhatCountsOnce:
         assert [counts.canary_events for counts in state.counts] == [1, 1]
         assert [counts.canary_bad for counts in state.counts] == [n, n]
 
+    def test_a_failure_that_does_not_count_opens_no_incident(self):
+        """The second failure is of a user who was counted; the third is the first of its cause that could count."""
+        state = judged(
+            observed(
+                canary=[0, 0, 0], bad=[1, 1, 1], unit=["anna", "anna", "bert"], cause=[None, "replica 1", "replica 1"]
+            )
+        )
+        assert state.counts[0].champion_events == 2
+
     def test_an_outage_is_weighed_by_the_share_of_replicas_where_given(self):
         one = observed(canary=[1], bad=[1], share=0.05, cause=["replica 1"])
         by_replicas = replace(one, cause_propensity=np.array([0.5]))
