@@ -90,17 +90,14 @@ def assemble(
 
     :param read: how many rows of each source were read.
     """
-    new = taught[-maximum_new_rows:]
-    usable = len(new)
-    if usable < minimum_new_rows:
-        new = []
+    new = taught[-maximum_new_rows:] if len(taught) >= minimum_new_rows else []
     new_train, new_evaluation = split_exactly(new, share=NEW_EVALUATION_SHARE, salt="new evaluation")
     counts = {
         **read,
         "train_rows": len(train),
         "train_rows_left_out": read["train_rows_read"] - len(train),
         "evaluation_rows": len(evaluation),
-        "feedback_rows_usable": usable,
+        "feedback_rows_usable": len(taught),
         "taught_rows": sum(record.source == "feedback" for record in train) + len(new),
         "new_train_rows": len(new_train),
         "new_evaluation_rows": len(new_evaluation),
