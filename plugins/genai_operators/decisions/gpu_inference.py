@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from genai_operators.decisions.gpu_memory import FRAGMENTATION, RUNTIME_BYTES, MemoryEstimate
-from genai_operators.decisions.gpu_setup import Precision
+from genai_operators.decisions.gpu_setup import Precision, choice
 from genai_operators.decisions.gpu_shape import ModelShape
 from genai_operators.exceptions import ConfigurationError
 
@@ -31,6 +31,7 @@ class InferenceSetup:
     gpus: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", choice(Precision, self.precision, "inference setup: precision"))
         for name in ("requests", "context", "gpus"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"inference setup: {name} is {getattr(self, name)}; at least 1")

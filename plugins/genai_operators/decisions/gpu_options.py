@@ -79,6 +79,7 @@ class Option:
 
     :param moment: of a step in which the peak is reached. :param capacity: bytes that one GPU has.
     :param interruption_hours: of the expected hours, lost to interruptions of a spot machine.
+    :param estimated_peak: and ``estimated_hours``: before own runs corrected them; what new runs are held against.
     """
 
     gpu: str
@@ -91,6 +92,8 @@ class Option:
     hours: Interval
     interruption_hours: float
     cost: Interval
+    estimated_peak: float
+    estimated_hours: float
 
     @property
     def name(self) -> str:
@@ -197,6 +200,8 @@ def option(
         hours=Interval(lower=total[0], expected=total[1], upper=total[2]),
         interruption_hours=lost[1],
         cost=Interval(lower=total[0] * hourly, expected=total[1] * hourly, upper=total[2] * hourly),
+        estimated_peak=memory.peak,
+        estimated_hours=hours,
     )
 
 

@@ -82,8 +82,7 @@ class GpuPlan:
         lines += [
             f"  {place}. else {describe(way, self.currency)}" for place, way in enumerate(self.fallbacks, start=1)
         ]
-        impossible = [no for no in self.rejected if not no.dearer]
-        lines += [f"  not {name_of(no)}: {no.reason}" for no in impossible]
+        lines += [f"  not {line}" for line in _reasons([no for no in self.rejected if not no.dearer])]
         dearer = [no for no in self.rejected if no.dearer]
         if dearer:
             lines.append(f"  {len(dearer)} dearer ways left out; next: {name_of(dearer[0])} {dearer[0].reason}")
@@ -143,23 +142,19 @@ def plan(
 def learn(
     knowledge: Knowledge, way: Option, *, peak: float | None = None, hours: float | None = None, ran_out: bool = False
 ) -> Knowledge:
-    """What a finished (or failed) run of ``way`` teaches.
+    """What a finished (or failed) run of ``way`` teaches, whenever that way was planned.
 
-    :param peak: bytes of the fullest GPU. :param hours: of the whole run, interruptions left out.
+    :param peak: bytes of the fullest GPU, the CUDA context included, the allocator's cache not.
+    :param hours: of the whole run, interruptions left out.
     :param ran_out: it ended with an out-of-memory error; ``peak`` is then not needed.
     """
-    memory, time = knowledge.memory, knowledge.time
-    kind = memory_kind(way.setup)
-    # Residuals are taken against the uncorrected estimate, so that the order of runs does not matter.
-    raw_peak = way.memory.expected / memory.factor(kind, confidence=knowledge.confidence).expected
+    memory, time, setup = knowledge.memory, knowledge.time, way.setup
     if ran_out:
-        memory = memory.observe_out_of_memory(kind, estimated=raw_peak, capacity=way.capacity)
+        memory = memory.observe_out_of_memory(memory_kind(setup), estimated=way.estimated_peak, capacity=way.capacity)
     elif peak is not None:
-        memory = memory.observe(kind, estimated=raw_peak, measured=peak)
+        memory = memory.observe(memory_kind(setup), estimated=way.estimated_peak, measured=peak)
     if hours is not None:
-        pace = time_kind(way.setup, way.gpu)
-        raw_hours = (way.hours.expected - way.interruption_hours) / time.factor(pace, confidence=0.95).expected
-        time = time.observe(pace, estimated=raw_hours, measured=hours)
+        time = time.observe(time_kind(setup, way.gpu), estimated=way.estimated_hours, measured=hours)
     return Knowledge(memory=memory, time=time, confidence=knowledge.confidence)
 
 
@@ -227,9 +222,20 @@ def _dearer(way: Option, chosen: Option, currency: str) -> Rejection:
     return Rejection(gpu=way.gpu, count=way.count, purchase=way.purchase, reason=reason, dearer=True)
 
 
+def _reasons(rejected: Sequence[Rejection]) -> list[str]:
+    """One line for each GPU type and purchase: all its counts, and the reason of the largest, which comes closest."""
+    groups: dict[tuple[str, Purchase | None], list[Rejection]] = {}
+    for no in rejected:
+        groups.setdefault((no.gpu, no.purchase), []).append(no)
+    return [
+        f"{', '.join(str(no.count) for no in group[:-1])}{' or ' if group[:-1] else ''}{name_of(group[-1])}: "
+        f"{group[-1].reason}"
+        for group in groups.values()
+    ]
+
+
 def _impossible(rejected: Sequence[Rejection]) -> str:
     if not rejected:
         return "plan: no GPU type with a price comes into question; allow spot machines or add prices"
-    last = {(no.gpu, no.purchase): no for no in rejected}  # of each type the largest count, which comes closest
-    reasons = "; ".join(f"{name_of(no)}: {no.reason}" for no in last.values())
+    reasons = "; ".join(_reasons(rejected))
     return f"plan: nothing fits. {reasons}. Shorten sequences, use qlora, allow more GPUs, or raise a limit"

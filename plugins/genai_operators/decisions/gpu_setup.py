@@ -115,6 +115,29 @@ class CrossEntropy(StrEnum):
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ATTENTION_ONLY = ("q_proj", "k_proj", "v_proj")
 
+_CHOICES: dict[str, type[StrEnum]] = {
+    "method": Method,
+    "precision": Precision,
+    "loss_precision": Precision,
+    "adapter_precision": Precision,
+    "optimizer": Optimizer,
+    "attention": Attention,
+    "cross_entropy": CrossEntropy,
+    "sharding": Sharding,
+}
+
+
+def choice(kind: type[StrEnum], value: str, where: str) -> StrEnum:
+    """A member from itself or its name.
+
+    :raises ConfigurationError: the message has what is allowed.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        allowed = ", ".join(kind)
+        raise ConfigurationError(f"{where} is {value!r}; one of {allowed}") from None
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSetup:
@@ -165,6 +188,8 @@ class TrainingSetup:
     gpus: int = 1
 
     def __post_init__(self) -> None:
+        for name, kind in _CHOICES.items():
+            object.__setattr__(self, name, choice(kind, getattr(self, name), f"training setup: {name}"))
         for name in ("micro_batch", "accumulation", "sequence_length", "gpus"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training setup: {name} is {getattr(self, name)}; at least 1")

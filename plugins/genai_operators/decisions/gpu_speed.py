@@ -14,8 +14,12 @@ from genai_operators.decisions.gpu_memory import adapter_weights, trained
 from genai_operators.decisions.gpu_setup import Method, Sharding, TrainingSetup
 from genai_operators.decisions.gpu_shape import ModelShape
 
-UTILISATION, UTILISATION_HALF_WIDTH = 0.74, 2000
-"""Share of peak that wide matrices reach, and the hidden size at which half of it is reached."""
+UTILISATION = 0.74
+"""Share of peak that matrix products reach in very wide models."""
+
+HALF_WIDTH_PER_BALANCE = 13.0
+"""Hidden size at which half of that share is reached, per FLOP that the GPU computes while it moves one byte: what lies
+between the products is bound by memory, and its share falls with the width. 2,000 on an A100."""
 
 LAUNCH_S = 5e-3
 """Of one layer of one micro-batch, all passes, where Python launches every kernel; a compiled layer needs a quarter."""
@@ -67,9 +71,10 @@ def training_flops(shape: ModelShape, setup: TrainingSetup, *, length: float | N
     return tokens * (weights * (passes + again) + attention * (3 + again) + adapters + embeddings)
 
 
-def utilisation(shape: ModelShape) -> float:
-    """Reachable share of peak: narrow models spend more of their time between the matrix products."""
-    return UTILISATION * shape.hidden / (shape.hidden + UTILISATION_HALF_WIDTH)
+def utilisation(shape: ModelShape, gpu: Gpu) -> float:
+    """Reachable share of peak: narrow models, and GPUs with slow memory, spend more time between the products."""
+    balance = gpu.teraflops * 1e12 / gpu.bandwidth
+    return UTILISATION * shape.hidden / (shape.hidden + HALF_WIDTH_PER_BALANCE * balance)
 
 
 def step_time(shape: ModelShape, setup: TrainingSetup, gpu: Gpu, *, length: float | None = None) -> StepTime:
@@ -79,7 +84,7 @@ def step_time(shape: ModelShape, setup: TrainingSetup, gpu: Gpu, *, length: floa
     moved = shape.linear_weights * setup.dequantise_bytes * passes if setup.method is Method.QLORA else 0.0
     split = setup.gpus if setup.sharding.splits_optimizer else 1
     return StepTime(
-        arithmetic=training_flops(shape, setup, length=length) / (gpu.teraflops * 1e12 * utilisation(shape)),
+        arithmetic=training_flops(shape, setup, length=length) / (gpu.teraflops * 1e12 * utilisation(shape, gpu)),
         launch=shape.layers * LAUNCH_S * passes / 3 / (4 if setup.compiled else 1),
         dequantise=moved / gpu.bandwidth,
         communication=_communicated(shape, setup) / (gpu.link * LINK_SHARE),
