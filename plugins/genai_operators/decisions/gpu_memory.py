@@ -20,10 +20,11 @@ from genai_operators.decisions.gpu_setup import Method, Precision, Sharding, Tra
 from genai_operators.decisions.gpu_shape import ModelShape
 
 RUNTIME_BYTES = 1.0e9
-"""CUDA context with loaded kernels and library workspaces: what ``nvidia-smi`` shows above PyTorch's own figure."""
+"""CUDA context with loaded kernels and library workspaces: what ``nvidia-smi`` shows above PyTorch's own figure.
+Measured: of 0.5 to 1.5e9 the one that fits Qwen's 81 published cells best, by less than a point of their mean error."""
 
 FRAGMENTATION = 0.04
-"""Share of a moment's temporary tensors that the caching allocator holds in blocks it cannot use."""
+"""Share of a moment's temporary tensors that the caching allocator holds in blocks it cannot use. Measured likewise."""
 
 REDUCE_BUCKET = 2e8
 """Numbers in one of DeepSpeed's gradient buckets, of which overlapping keeps two (``reduce_bucket_size`` in use)."""
