@@ -1,8 +1,9 @@
 """From FLOPs to hours: how long one micro-batch, one step, one run takes.
 
 A micro-batch costs what its arithmetic costs at a reachable share of the GPU's peak, and at least what launching its
-kernels costs; moving weights (dequantising, gathering from other GPUs) comes on top. The shares here are the starting
-values, read off Qwen's published times on an A100; own runs correct them through :class:`~genai_operators.decisions.gpu_margin.Residuals`.
+kernels costs; moving weights (dequantising, gathering from other GPUs) comes on top. The shares here are starting
+values, read off Qwen's published times on an A100; own runs correct them through
+:class:`~genai_operators.decisions.gpu_margin.Residuals`.
 """
 
 from __future__ import annotations
