@@ -57,12 +57,13 @@ def clustered_mean_difference(differences: Floats, clusters: Sequence[Hashable])
     """Mean over items whose errors go together within a cluster, such as the turns of one conversation.
 
     Jackknife over clusters (CR3), which does not understate the error with few clusters as the plain sandwich does;
-    Student's t with the effective number of clusters, less one: unequal clusters are worth less than their number.
+    Student's t with Satterthwaite's degrees of freedom under equal correlation within clusters, as the items show it:
+    unequal clusters are worth less than their number.
 
     :param differences: shape (n,).
     :param clusters: the cluster of each item.
-    Source: MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical practice"; Carter, Schnepel
-    & Steigerwald 2017, "Asymptotic behavior of a t-test robust to cluster heterogeneity".
+    Source: MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical practice"; degrees of
+    freedom after Imbens & Kolesár 2016, "Robust standard errors in small samples".
     """
     _, index = np.unique(np.array([str(cluster) for cluster in clusters]), return_inverse=True)
     sums, sizes = np.bincount(index, weights=differences), np.bincount(index)
@@ -74,9 +75,20 @@ def clustered_mean_difference(differences: Floats, clusters: Sequence[Hashable])
     mean = float(np.mean(differences))
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
     error = math.sqrt((count - 1) / count * float(np.sum((without - mean) ** 2)))
-    effective = float(sizes.sum()) ** 2 / float(np.sum(sizes**2))
-    freedom = max(effective - 1.0, 1.0)
+    freedom = _degrees_of_freedom(differences - mean, index, sizes)
     return MeanDifference(mean=mean, standard_error=error, units=count, degrees_of_freedom=freedom)
+
+
+def _degrees_of_freedom(residuals: Floats, index: NDArray[np.intp], sizes: NDArray[np.int64]) -> float:
+    """Satterthwaite: of a sum of clusters whose variances follow from their sizes and the correlation within them."""
+    sums, squares = np.bincount(index, weights=residuals), np.bincount(index, weights=residuals**2)
+    pairs = float(np.sum(sizes.astype(np.float64) * (sizes - 1)))
+    variance = float(squares.sum()) / float(sizes.sum())
+    correlation = 0.0
+    if pairs > 0 and variance > 0:
+        correlation = min(max(float(np.sum(sums**2 - squares)) / pairs / variance, 0.0), 1.0)
+    variances = sizes * (1.0 - correlation) + sizes.astype(np.float64) ** 2 * correlation
+    return max(float(variances.sum()) ** 2 / float(np.sum(variances**2)) - 1.0, 1.0)
 
 
 def bootstrap_interval(
