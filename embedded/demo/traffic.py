@@ -16,7 +16,8 @@ DATA = ROOT / "include" / "data" / MODEL
 USUAL, LATER = DATA / "usual.jsonl", DATA / "later.jsonl"
 #: Requests per second. One model server saturates at about 18 on this kind of machine.
 RATE = 8.0
-FEEDBACK_SHARE = 0.5
+#: High, so that a minute of shifted traffic teaches enough; a day of real traffic needs far less.
+FEEDBACK_SHARE = 0.8
 #: Requests under way at once. A busy machine then gets fewer users, not a queue that grows without end.
 MAX_OPEN = 6
 MAX_SECONDS = 1800
