@@ -56,9 +56,7 @@ class TestSecrets:
 
 
 class TestDatabase:
-    def test_is_a_file_unless_the_variable_names_another(
-        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_is_a_file_unless_the_variable_names_another(self, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("PLATFORM_DATABASE_URL", raising=False)
         assert database_url(layout, "mlflow") == f"sqlite:///{layout.directory}/mlflow.db"
         monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql+psycopg://u@127.0.0.1/db")
