@@ -144,15 +144,25 @@ def _ratio_interval(state: State, number: int, guardrail: Guardrail) -> tuple[fl
 
 def _harm_verdict(state: State, evidence: Mapping[str, GuardrailEvidence], average: float) -> Verdict:
     alarm, plan = state.harm.alarm, state.plan
-    checks = []
-    for share, one in zip(plan.shares, evidence.values(), strict=True):
+    events = [one.counts.canary_events + one.counts.champion_events for one in evidence.values()]
+    checks = [
+        Check(
+            name="harm",
+            outcome=Outcome.FAIL if alarm else Outcome.INCONCLUSIVE,
+            observed=_shown(average),
+            threshold=1.0 / plan.alpha,
+            n=sum(events),
+            message="evidence of harm: the guardrails' evidence, averaged by their weights",
+        )
+    ]
+    for count, one in zip(events, evidence.values(), strict=True):
         checks.append(
             Check(
                 name=f"harm.{one.name}",
                 outcome=Outcome.FAIL if alarm and alarm.guardrail == one.name else Outcome.INCONCLUSIVE,
                 observed=_shown(one.log_harm),
-                threshold=1.0 / (plan.alpha * share),
-                n=one.counts.canary_events + one.counts.champion_events,
+                n=count,
+                severity="info",  # only their average is held against a threshold
                 message=_rates(one.counts),
             )
         )
