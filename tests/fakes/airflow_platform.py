@@ -1,6 +1,6 @@
 """A small, real Airflow: API server, scheduler, DAG processor and triggerers as processes that a test may kill.
 
-Loopback only, on ports that are free when it starts; SQLite; LocalExecutor. Its one DAG file holds
+Loopback only, on ports that are free when it starts; SQLite; LocalExecutor. Its one DAG file is a test's own, or holds
 ``checkpointing_deferred`` and ``checkpointing_on_worker``, whose runs are configured by ``{"settings", "store"}``.
 """
 
@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,34 @@ def free_port() -> int:
 
 
 class AirflowPlatform:
-    """:param folder: everything of it lies there."""
+    """Everything of it lies in a folder."""
 
-    def __init__(self, folder: Path, project_root: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        project_root: Path,
+        *,
+        dag_file: str = DAG_FILE,
+        dag: str = "checkpointing_deferred",
+        task: str = "train",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it, without a triggerer.
+
+        :param dag: one of the file; there is a platform once it is known.
+        :param task: which task of a DAG is looked at and meddled with.
+        :param env: more environment of its processes, e.g. connections.
+        """
         self.folder = folder
+        self.watched = task
         self.port = free_port()
         self.password = secrets.token_hex(8)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "dags").mkdir()
-        (folder / "dags" / "crash.py").write_text(DAG_FILE)
+        (folder / "dags" / "crash.py").write_text(dag_file)
         (folder / "passwords.json").write_text(json.dumps({"admin": self.password}))
-        self.env = {**os.environ, **environment(folder, project_root), **self._configuration(project_root)}
+        settings = self._configuration(project_root)
+        self.env = {**os.environ, **environment(folder, project_root), **settings, **(env or {})}
         subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"], env=self.env, check=True, capture_output=True
         )
@@ -77,7 +95,7 @@ class AirflowPlatform:
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=REQUEST_TIMEOUT_S)
         token = wait_for(self._log_in, what="the API server", patience_s=START_PATIENCE_S)
         self._client.headers["Authorization"] = f"Bearer {token}"
-        parsed = "/api/v2/dags/checkpointing_deferred"
+        parsed = f"/api/v2/dags/{dag}"
         wait_for(lambda: self._client.get(parsed).is_success, what="the DAG", patience_s=START_PATIENCE_S)
 
     def _configuration(self, project_root: Path) -> dict[str, str]:
@@ -140,18 +158,21 @@ class AirflowPlatform:
     def trigger(self, dag: str, **conf: Any) -> str:
         return str(self._send("POST", f"/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
 
+    def run_state(self, dag: str, run: str) -> str:
+        return str(self._send("GET", f"/dags/{dag}/dagRuns/{run}")["state"])
+
     def task(self, dag: str, run: str) -> dict[str, Any]:
-        return self._send("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/train")
+        return self._send("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/{self.watched}")
 
     def mark(self, dag: str, run: str, state: str) -> None:
-        self._send("PATCH", f"/dags/{dag}/dagRuns/{run}/taskInstances/train", {"new_state": state})
+        self._send("PATCH", f"/dags/{dag}/dagRuns/{run}/taskInstances/{self.watched}", {"new_state": state})
 
     def clear(self, dag: str, run: str) -> None:
-        body = {"dry_run": False, "task_ids": ["train"], "dag_run_id": run, "only_failed": False}
+        body = {"dry_run": False, "task_ids": [self.watched], "dag_run_id": run, "only_failed": False}
         self._send("POST", f"/dags/{dag}/clearTaskInstances", body)
 
     def log(self, dag: str, run: str, try_number: int) -> str:
-        path = f"/dags/{dag}/dagRuns/{run}/taskInstances/train/logs/{try_number}"
+        path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{self.watched}/logs/{try_number}"
         return json.dumps(self._send("GET", path))
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -34,12 +34,14 @@ def environment(tmp_path: Path, project_root: Path) -> dict[str, str]:
     }
 
 
-def wait_for(condition: Callable[[], Any], *, what: str = "", patience_s: float = PATIENCE_S) -> Any:
+def wait_for(
+    condition: Callable[[], Any], *, what: str = "", patience_s: float = PATIENCE_S, every_s: float = 0.02
+) -> Any:
     """The first true value of a condition. Fails the test after a minute."""
     deadline = time.monotonic() + patience_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {patience_s:.0f} s for {what or condition}"
-        time.sleep(0.02)
+        time.sleep(every_s)
     return value
 
 
