@@ -150,7 +150,7 @@ def _status(status: int, *, flags: set[str], broken: bool) -> int:
 
 
 def _feedback(entry: Mapping[str, Any], *, body: bytes, hashed: Callable[[str], str]) -> CapturedFeedback:
-    value = json.loads(body)
+    value = parse_json(body)
     correction = value.get("correction")
     if correction is not None and not isinstance(correction, str):
         correction = json.dumps(correction, ensure_ascii=False)
@@ -169,10 +169,21 @@ def _feedback(entry: Mapping[str, Any], *, body: bytes, hashed: Callable[[str], 
 # --- bodies ------------------------------------------------------------------------------------------------------
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON that a stranger wrote. Half of a surrogate pair, which no UTF-8 file can hold, becomes ``?``.
+
+    :raises ValueError: it is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode(errors="replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def parse_messages(body: bytes) -> list[dict[str, Any]] | None:
     """The messages of a chat request, or a legacy prompt as one; None when the body was cut or is something else."""
     try:
-        value = json.loads(body)
+        value = parse_json(body)
     except ValueError:
         return None
     if not isinstance(value, dict):
@@ -184,14 +195,15 @@ def parse_messages(body: bytes) -> list[dict[str, Any]] | None:
 
 
 def parse_answer(body: bytes) -> tuple[str | None, int | None]:
-    """The text that a model answered, whole or streamed, and the number of its tokens, if the server says."""
+    """The text that a model answered, whole or streamed, and the number of its tokens, if the server says.
+
+    What is not in the shape of OpenAI's API is no answer: a server that is broken so must not vanish from the facts.
+    """
     text = body.decode("utf-8", errors="ignore")
-    if text.lstrip().startswith("{"):
-        try:
-            return _of_choices([json.loads(text)])
-        except ValueError:
-            return None, None
-    return _of_choices(list(_events(text)))
+    try:
+        return _of_choices([parse_json(text)] if text.lstrip().startswith("{") else list(_events(text)))
+    except (ValueError, TypeError, AttributeError):
+        return None, None
 
 
 def _events(text: str) -> Iterator[dict[str, Any]]:
@@ -199,7 +211,7 @@ def _events(text: str) -> Iterator[dict[str, Any]]:
     for event in text.replace("\r\n", "\n").split("\n\n"):
         data = "\n".join(line[5:].strip(" ") for line in event.split("\n") if line.startswith("data:"))
         try:
-            value = json.loads(data)
+            value = parse_json(data)
         except ValueError:
             continue
         if isinstance(value, dict):
@@ -227,7 +239,7 @@ def _valid(answer: str | None, kind: OutputKind) -> bool:
     if kind is OutputKind.TEXT:
         return bool(answer.strip())
     try:
-        return isinstance(json.loads(answer), dict)
+        return isinstance(parse_json(answer), dict)
     except ValueError:
         return False
 

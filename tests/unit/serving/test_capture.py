@@ -188,6 +188,46 @@ class TestFeedback:
         assert found.correction == '{"intent": "refund"}'
 
 
+class TestHostileInput:
+    """One request of a stranger must not stop the ingest, nor leave text that no later stage can read."""
+
+    DEEP = "[" * 5_000 + "]" * 5_000
+
+    def test_nested_too_deeply_is_an_unknown_prompt(self) -> None:
+        body = b'{"model":"demo","messages":' + self.DEEP.encode() + b"}"
+        captured = parsed(request_line("a", seen={"request": encoded(body)}))
+        assert captured.messages is None
+        assert captured.fact.status == 200
+
+    @pytest.mark.parametrize("opening", ["[" * 5_000, '{"a":' * 5_000])
+    def test_an_answer_of_brackets_alone_is_not_valid(self, opening: str) -> None:
+        captured = parsed(request_line("a", seen={"response": encoded(answer_body(opening))}), output=OutputKind.JSON)
+        assert captured.fact.valid_output is False
+        assert captured.answer == opening
+
+    def test_feedback_nested_too_deeply_is_passed_over(self) -> None:
+        line = json.loads(feedback_line("a"))
+        line["seen"]["feedback"] = encoded(b'{"request_id":"a","rating":"right","x":' + self.DEEP.encode() + b"}")
+        with pytest.raises(LineUnreadable):
+            parse_line(json.dumps(line).encode(), hashed=str, output_of=lambda _: OutputKind.TEXT)
+
+    def test_half_a_surrogate_pair_is_replaced(self) -> None:
+        messages = parse_messages(rb'{"messages":[{"role":"user","content":"a\ud800b"}]}')
+        assert messages == [{"role": "user", "content": "a?b"}]
+
+    def test_a_whole_surrogate_pair_is_kept(self) -> None:
+        messages = parse_messages(rb'{"messages":[{"role":"user","content":"\ud83d\ude00"}]}')
+        assert messages == [{"role": "user", "content": "\N{GRINNING FACE}"}]
+
+    @pytest.mark.parametrize(
+        "body", [{"choices": ["x"]}, {"choices": 1}, {"choices": [{"message": {"content": 5}}]}, {"usage": [1]}]
+    )
+    def test_a_server_that_answers_in_another_shape_stays_in_the_facts(self, body: Any) -> None:
+        captured = parsed(request_line("a", seen={"response": encoded(body)}), output=OutputKind.JSON)
+        assert captured.answer is None
+        assert captured.fact.valid_output is False
+
+
 class TestOtherLines:
     def test_no_traffic_of_a_model(self) -> None:
         line = request_line("a", seen={})
