@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command 
 AIRFLOW_ENV := .venv
 WORKLOAD_ENV := .venv-workload
 BIN := $(AIRFLOW_ENV)/bin
+# What `make check` compares model files with: where a pull request goes to. `make check BASE=v1.2` names another.
+BASE ?= $(shell git rev-parse --verify --quiet --abbrev-ref origin/HEAD 2>/dev/null)
 export OMP_NUM_THREADS := 1
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
 
@@ -50,7 +52,7 @@ logs:  ## follow the logs of every component
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m embedded logs; else echo "not installed; make install"; fi
 
 check: install  ## validate every model file and print what would change
-	@$(BIN)/python -m genai_operators.check
+	@$(BIN)/python -m genai_operators.check $(if $(BASE),--base $(BASE)) $(if $(wildcard .run/platform/store),--store .run/platform/store)
 
 test: install lint  ## every test
 	@$(BIN)/python -m pytest
