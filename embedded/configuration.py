@@ -136,7 +136,6 @@ def programs(layout: Layout) -> dict[str, list[str]]:
     return {
         "mlflow": [
             mlflow, "server", "--host", HOST, "--port", str(layout.ports["mlflow"]), "--workers", "1",
-            "--backend-store-uri", database_url(layout, "mlflow"),
             "--artifacts-destination", str(layout.directory / "mlflow-artifacts"),
         ],
         "api-server": [airflow, "api-server", "--host", HOST, "--port", str(layout.ports["airflow"]), "--workers", "1"],
@@ -183,6 +182,9 @@ def write_supervisor(layout: Layout) -> None:
             "stdout_logfile_maxbytes": "10MB",
             "stdout_logfile_backups": "1",
         }
+    # Every user of the machine reads command lines, and the URL may hold a password.
+    url = database_url(layout, "mlflow").replace("%", "%%")
+    parser["program:mlflow"]["environment"] = f'MLFLOW_BACKEND_STORE_URI="{url}"'
     text = io.StringIO()
     parser.write(text)
     write_private(layout.supervisor_configuration, text.getvalue())

@@ -7,10 +7,12 @@ import json
 import os
 import secrets
 import socket
+import stat
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from genai_operators.exceptions import ConfigurationError
 from genai_operators.store import canonical_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +21,7 @@ HOST = "127.0.0.1"
 MAX_SOCKET_PATH_BYTES = 100
 PREFERRED_PORTS = {"airflow": 8080, "mlflow": 5000, "gateway": 8000, "gateway_admin": 9901}
 SECRETS_FILE_MODE = 0o600
+PRIVATE_FOLDER_MODE = 0o700
 #: Airflow signs its tokens with SHA-512, whose key should have 64 bytes (RFC 7518, section 3.2).
 SECRET_BYTES = 64
 
@@ -98,8 +101,11 @@ class Layout:
         """Make the folders and keep the ports that are free; a taken one is replaced by another, for good."""
         for folder in (self.airflow_home, self.store, self.serving, self.keys, self.logs, self.lineage):
             folder.mkdir(parents=True, exist_ok=True)
-        self.keys.chmod(0o700)
-        self.supervisor_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The store holds captured prompts, Airflow's database its connections.
+        for folder in (self.directory, self.keys):
+            folder.chmod(PRIVATE_FOLDER_MODE)
+        if (folder := self.supervisor_socket.parent) != self.directory:
+            _make_private_folder(folder)
         ports: dict[str, int] = {}
         for name, preferred in PREFERRED_PORTS.items():
             ports[name] = free_port(self.ports.get(name, preferred), taken=set(ports.values()))
@@ -114,6 +120,14 @@ class Layout:
             known[name] = secrets.token_urlsafe(size)
             write_private(path, json.dumps(known))
         return str(known[name])
+
+
+def _make_private_folder(folder: Path) -> None:
+    """:raises ConfigurationError: when somebody else, who may guess its name, made it first."""
+    folder.mkdir(mode=PRIVATE_FOLDER_MODE, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigurationError(f"{folder} is not private to this user; remove it, or use a shorter directory")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from supervisor.options import ServerOptions
 
-from embedded.configuration import PASSWORD_BYTES, database_url, write_airflow
+from embedded.configuration import PASSWORD_BYTES, database_url, programs, write_airflow, write_supervisor
 from embedded.layout import HOST, MAX_SOCKET_PATH_BYTES, Layout, free_port
 from embedded.processes import MARKER, end_all, of_platform
 from genai_operators.exceptions import ConfigurationError
@@ -36,6 +37,9 @@ class TestPorts:
         layout = Layout.at(tmp_path / ("deep" * 25)).prepared()
         assert len(os.fsencode(layout.supervisor_socket)) <= MAX_SOCKET_PATH_BYTES
         assert stat.S_IMODE(layout.supervisor_socket.parent.stat().st_mode) == 0o700
+        layout.supervisor_socket.parent.chmod(0o755)
+        with pytest.raises(ConfigurationError, match="not private"):
+            layout.prepared()
         layout.supervisor_socket.parent.rmdir()
 
 
@@ -46,6 +50,22 @@ class TestSecrets:
         write_airflow(layout)
         for path in (layout.directory / "secrets.json", *layout.airflow_home.glob("*.*")):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+    def test_nobody_else_enters_the_platforms_folder(self, layout: Layout) -> None:
+        assert stat.S_IMODE(layout.directory.stat().st_mode) == 0o700
+
+    def test_a_password_of_the_database_is_on_no_command_line(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = "postgresql+psycopg://u:hidden%40word@127.0.0.1/db"
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", url)
+        assert not any("hidden" in word for command in programs(layout).values() for word in command)
+        write_supervisor(layout)
+        options = ServerOptions()
+        options.realize(["-c", str(layout.supervisor_configuration)])
+        (group,) = [group for group in options.process_group_configs if group.name == "mlflow"]
+        given = group.process_configs[0].environment["MLFLOW_BACKEND_STORE_URI"]
+        assert given == f"{url}?options=-csearch_path%3Dmlflow"
 
     def test_are_not_in_the_environment_of_the_processes(self, layout: Layout) -> None:
         from embedded.configuration import environment
