@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from genai_operators.exceptions import ConfigurationError
-from genai_operators.spec.problems import Problem, choice, problems_of
+from genai_operators.spec.problems import Problem, choice, problems_of, show
 from genai_operators.spec.section import Section
 from genai_operators.spec.yaml_nodes import YamlError, parse_yaml
 
@@ -104,7 +104,10 @@ def read_settings(path: Path) -> Contents:
         raise ConfigurationError("\n".join(str(Problem.at(str(path), *found)) for found in error.problems)) from error
     except ValidationError as error:
         problems = problems_of(error, file=str(path), document=document, model=SettingsFile)
-        raise ConfigurationError("\n".join(map(str, problems))) from error
+        message = "\n".join(map(str, problems))
+        for detail in error.errors():
+            message = message.replace(show(detail["input"]), "the value")
+        raise ConfigurationError(message) from None  # the cause holds values
 
 
 def override(contents: Contents, assignments: Sequence[str]) -> Contents:
@@ -117,30 +120,28 @@ def override(contents: Contents, assignments: Sequence[str]) -> Contents:
         target, equals, value = assignment.partition("=")
         name, *keys = target.split(".")
         if not equals or not keys:
-            raise ConfigurationError(
-                f"--set {assignment!r}: write CONNECTION.FIELD=VALUE or CONNECTION.extra.KEY=VALUE"
-            )
+            raise ConfigurationError(f"--set {target!r}: write CONNECTION.FIELD=VALUE or CONNECTION.extra.KEY=VALUE")
         if name not in connections:
-            raise ConfigurationError(f"--set {assignment!r}: connection {choice(name, connections)}")
-        connections[name] = _replace(connections[name], keys, value, assignment)
+            raise ConfigurationError(f"--set {target!r}: connection {choice(name, connections)}")
+        connections[name] = _replace(connections[name], keys, value, target)
     return contents.model_copy(update={"connections": tuple(connections.values())})
 
 
-def _replace(connection: Connection, keys: list[str], value: str, assignment: str) -> Connection:
+def _replace(connection: Connection, keys: list[str], value: str, target: str) -> Connection:
     record = connection.model_dump()
     fields = [name.removeprefix("conn_") for name in Connection.model_fields if name not in ("conn_id", "conn_uri")]
     if keys[0] not in fields:
-        raise ConfigurationError(f"--set {assignment!r}: field {choice(keys[0], fields)}")
+        raise ConfigurationError(f"--set {target!r}: field {choice(keys[0], fields)}")
     if keys[0] == "extra":
         if len(keys) != 2:
-            raise ConfigurationError(f"--set {assignment!r}: write {connection.conn_id}.extra.KEY=VALUE")
+            raise ConfigurationError(f"--set {target!r}: write {connection.conn_id}.extra.KEY=VALUE")
         record["conn_extra"] = {**record["conn_extra"], keys[1]: value}
     else:
         record[f"conn_{keys[0]}"] = value
     try:
         return Connection.model_validate(record)
     except ValidationError as error:
-        raise ConfigurationError(f"--set {assignment!r}: {error.errors()[0]['msg']}") from error
+        raise ConfigurationError(f"--set {target!r}: {error.errors()[0]['msg']}") from error
 
 
 def apply(contents: Contents) -> None:

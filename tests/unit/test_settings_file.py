@@ -76,6 +76,17 @@ class TestReading:
         with pytest.raises(ConfigurationError, match=message):
             read_settings(file)
 
+    def test_a_message_holds_no_value(self, tmp_path: Path) -> None:
+        file = tmp_path / "s.yaml"
+        fields = """conn_password: [hunter2], conn_extra: '{"token": "hunter2", }', conn_uri: {a: hunter2}"""
+        file.write_text(f"airflow:\n  connections:\n    - {{conn_id: a, {fields}}}\n")
+        with pytest.raises(ConfigurationError, match="conn_password: the value should be") as raised:
+            read_settings(file)
+        assert "hunter2" not in str(raised.value)
+        with pytest.raises(ConfigurationError, match=r"'b\.password'") as raised:
+            override(Contents(), ["b.password=hunter2"])
+        assert "hunter2" not in str(raised.value)
+
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="does not exist"):
             read_settings(tmp_path / "nothing.yaml")
