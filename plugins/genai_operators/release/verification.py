@@ -88,7 +88,7 @@ def refuse_unsafe(model: Path, *, where: str = "") -> None:
     :raises UnsafeWeights: naming the first file that is, or may hide, a pickle or code.
     """
     where, weights = where or str(model), 0
-    for path in sorted(p for p in model.rglob("*") if p.is_file()):
+    for path in sorted(p for p in model.rglob("*") if p.is_file() or p.is_symlink()):
         name = path.relative_to(model).as_posix()
         if reason := _unsafe(path):
             raise UnsafeWeights(

@@ -170,6 +170,11 @@ class TestUnsafeWeights:
         with pytest.raises(UnsafeWeights, match="symbolic link"):
             verify(package, keys)
 
+    def test_a_link_to_a_folder_is_refused(self, package, keys, tmp_path):
+        (package / MODEL_FOLDER / "code").symlink_to(tmp_path, target_is_directory=True)
+        with pytest.raises(UnsafeWeights, match="code is a symbolic link"):
+            verify(package, keys)
+
     def test_several_safetensors_files_are_fine(self, tmp_path, keys):
         package = make_package(tmp_path / "sharded", keys=keys)
         (package / MODEL_FOLDER / "model-2.safetensors").write_bytes(safetensors_bytes(b"more"))
