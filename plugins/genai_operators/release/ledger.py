@@ -102,13 +102,19 @@ class Ledger:
         return epochs[-1] if epochs else 0
 
     def champion(self) -> LedgerEntry | None:
-        """The entry that made the present champion champion; ``None`` before the first promotion."""
-        reigns = champions(self.entries())
+        """The entry that made the present champion champion; ``None`` before the first promotion.
+
+        :raises LedgerCorrupt: a broken chain names no champion, see :meth:`verify`.
+        """
+        reigns = champions(self.verify())
         return reigns[-1] if reigns else None
 
     def previous_champion(self) -> LedgerEntry | None:
-        """Where a rollback goes: the champion before the present one that was not itself rolled back or retired."""
-        reigns = champions(self.entries())
+        """Where a rollback goes: the champion before the present one that was not itself rolled back or retired.
+
+        :raises LedgerCorrupt: see :meth:`verify`.
+        """
+        reigns = champions(self.verify())
         return reigns[-2] if len(reigns) > 1 else None
 
     def append(
@@ -125,9 +131,10 @@ class Ledger:
         """Write the next entry, if ``expected_epoch`` is still the newest.
 
         :raises LedgerConflict: somebody else wrote first; read the ledger and decide again.
+        :raises LedgerCorrupt: nothing is written behind a broken chain, see :meth:`verify`.
         :raises ValueError: for an action that makes no sense, such as retiring the champion.
         """
-        entries = self.entries()
+        entries = self.verify()
         head = entries[-1] if entries else None
         epoch = head.epoch if head else 0
         if epoch != expected_epoch:

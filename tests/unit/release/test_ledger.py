@@ -129,6 +129,14 @@ class TestVerify:
         with pytest.raises(LedgerCorrupt, match=r"00000003\.json: it does not follow the entry before it"):
             three.verify()
 
+    def test_a_broken_chain_names_no_champion_and_takes_no_entry(self, three, store):
+        path = self.path(1)
+        store.put_json(path, {**store.get_json(path), "digest": "digest-9"})
+        for use in (three.champion, three.previous_champion, lambda: write(three, Action.PROMOTE, 4)):
+            with pytest.raises(LedgerCorrupt, match="00000002"):
+                use()
+        assert three.epoch() == 3
+
     def test_a_gap_is_named(self, three, store):
         store.delete(self.path(2))
         with pytest.raises(LedgerCorrupt, match=r"00000002\.json: the entry is missing"):
