@@ -12,7 +12,7 @@ def parsed_object(text: str) -> dict[str, Any] | None:
     """The JSON object that ``text`` is; ``None`` if it is anything else."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # thousands of brackets: of a stranger's correction, or of a broken model
         return None
     return value if isinstance(value, dict) else None
 

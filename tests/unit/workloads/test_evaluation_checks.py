@@ -82,4 +82,5 @@ class TestScoring:
 
     def test_validity(self) -> None:
         assert not is_valid("[1]", output=OutputKind.JSON)
+        assert not is_valid("[" * 100_000, output=OutputKind.JSON)
         assert not is_valid("  ", output=OutputKind.TEXT)
