@@ -90,6 +90,7 @@ class TestGateway:
             b'{"model"',
             b'{"messages": []}',
             b'{"model": "a\\nb"}',
+            b'{"model": "a", "mod\\u0065l": "b"}',
             b'{"model": "' + b"x" * 200 + b'"}',
         ):
             answer = platform.client.post("/v1/chat/completions", content=body)

@@ -45,7 +45,8 @@ local function end_of_string(text, from)
 end
 
 -- The string values of a JSON object's own keys, still escaped; nil when it is not a whole object. Nested values are
--- passed over, not judged: the model server validates the rest.
+-- passed over, not judged: the model server validates the rest. An escaped key is refused: it could be a second "model",
+-- which the server would read and this would not.
 local function own_strings(text)
   if not string.find(text, "^%s*{") then
     return nil
@@ -66,6 +67,8 @@ local function own_strings(text)
         local value = string.sub(text, at + 1, stop - 1)
         if in_value then
           found[key] = value
+        elseif string.find(value, "\\", 1, true) then
+          return nil
         else
           key = value
         end
