@@ -21,9 +21,13 @@ PARALLELISM = 6
 
 
 def environment(layout: Layout) -> dict[str, str]:
-    """What every process of the platform inherits. Secrets are in files, not here."""
+    """What every process of the platform inherits. Secrets are in files, not here.
+
+    Settings of another Airflow would come before ours: ``make up`` would migrate that one's database.
+    """
+    kept = {k: v for k, v in os.environ.items() if k != DATABASE_VARIABLE and not k.startswith("AIRFLOW__")}
     return {
-        **os.environ,
+        **kept,
         MARKER: str(layout.directory),
         "AIRFLOW_HOME": str(layout.airflow_home),
         "GENAI_SCRATCH_ROOT": str(layout.directory / "scratch"),

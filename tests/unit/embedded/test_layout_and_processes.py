@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions
 
-from embedded.configuration import PASSWORD_BYTES, database_url, programs, write_airflow, write_supervisor
+from embedded.configuration import PASSWORD_BYTES, database_url, environment, programs, write_airflow, write_supervisor
 from embedded.layout import HOST, MAX_SOCKET_PATH_BYTES, Layout, free_port
 from embedded.processes import MARKER, end_all, of_platform
 from genai_operators.exceptions import ConfigurationError
@@ -68,11 +68,19 @@ class TestSecrets:
         assert given == f"{url}?options=-csearch_path%3Dmlflow"
 
     def test_are_not_in_the_environment_of_the_processes(self, layout: Layout) -> None:
-        from embedded.configuration import environment
-
         write_airflow(layout)
         secrets = {layout.secret(name) for name in ("jwt", "api", "fernet", "internal_api")}
         assert not secrets & set(environment(layout).values())
+
+    def test_another_airflows_settings_and_the_databases_url_are_not_inherited(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", "postgresql+psycopg://u:hidden@127.0.0.1/db")
+        monkeypatch.setenv("LANG", "C.UTF-8")
+        inherited = environment(layout)
+        assert inherited["LANG"] == "C.UTF-8"
+        assert not {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "PLATFORM_DATABASE_URL"} & set(inherited)
 
 
 class TestDatabase:
