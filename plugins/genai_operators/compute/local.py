@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe
 from genai_operators.compute.process import ProcessIdentity, kill_group
-from genai_operators.compute.scratch import errors_file, scratch_root
+from genai_operators.compute.scratch import errors_file, make_scratch_root
 from genai_operators.compute.supervisor import GRACE_S
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
 
@@ -54,8 +54,7 @@ class LocalCompute:
                 f"{attempt.name}: there is no Python at {self.python}. Create the workload environment "
                 "(`make install`) or correct the connection genai_compute_local."
             )
-        root = scratch_root()
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root = make_scratch_root()
         command = [
             *(sys.executable, "-m", "genai_operators.compute.supervisor", "--detach"),
             *("--store", attempt.store.uri, "--directory", attempt.directory, "--attempt", str(attempt.number)),

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from genai_operators.compute.contract import Attempt
+from genai_operators.exceptions import ConfigurationError
 from genai_operators.store import sha256_bytes
 
 SCRATCH_ROOT_VARIABLE = "GENAI_SCRATCH_ROOT"
@@ -17,6 +18,18 @@ def scratch_root() -> Path:
     """The folder of all attempts of this user; ``GENAI_SCRATCH_ROOT`` moves it to a larger disk."""
     configured = os.environ.get(SCRATCH_ROOT_VARIABLE)
     return Path(configured) if configured else Path(tempfile.gettempdir()) / f"genai-{os.getuid()}"
+
+
+def make_scratch_root() -> Path:
+    """The same, made if needed.
+
+    :raises ConfigurationError: when somebody else made it first; a name in the shared temporary folder can be guessed.
+    """
+    root = scratch_root()
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if SCRATCH_ROOT_VARIABLE not in os.environ and root.lstat().st_uid != os.getuid():
+        raise ConfigurationError(f"{root} belongs to another user; remove it, or set {SCRATCH_ROOT_VARIABLE}")
+    return root
 
 
 def scratch_folder(attempt: Attempt) -> Path:
