@@ -32,14 +32,14 @@ PATIENCE_S = 180.0  # Airflow, Envoy and the servers on two busy cores
 LOOK_S = 0.2  # a look at Airflow's API, the journal or the traffic costs what a release needs as well
 wait = functools.partial(wait_for, patience_s=PATIENCE_S, every_s=LOOK_S)
 RUNTIME = "fake"
-#: Requests a second: so few that the first step takes minutes, and so many that a release takes seconds.
-TRICKLE, RUSH = 2.0, 80.0
-USERS = 50
+#: Seconds between two requests of a user. One alone takes minutes for the first step, all together take seconds.
+PAUSE_S, SHORT_PAUSE_S = 1.0, 0.05
+USERS = 4
 CANARY = {
     "steps": [
-        {"percent": 5, "minimum_soak": "1s", "minimum_requests": 12},
-        {"percent": 25, "minimum_soak": "1s", "minimum_requests": 10},
-        {"percent": 50, "minimum_soak": "1s", "minimum_requests": 10},
+        {"percent": 5, "minimum_soak": "1s", "minimum_requests": 6},
+        {"percent": 25, "minimum_soak": "1s", "minimum_requests": 6},
+        {"percent": 50, "minimum_soak": "1s", "minimum_requests": 6},
     ],
     "guardrails": {"errors": {"ceiling": 0.2}, "invalid_output": {"ceiling": 0.2}},
     "deadline": "30m",
@@ -78,26 +78,37 @@ for model, deferrable in MODELS.items():
 
 
 class Users:
-    """Who ask a model all the time, each answer counted by its status."""
+    """Who ask a model all the time, each answer counted by its status: at first one, and in the end all at once."""
 
     def __init__(self, url: str, model: str) -> None:
-        self.rate = TRICKLE
         self.answers: Counter[int] = Counter()
+        self._counting = threading.Lock()
         self._url, self._model = url, model
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
+        self._all, self._stop = threading.Event(), threading.Event()
+        self._users = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(USERS)]
+        for user in self._users:
+            user.start()
+
+    def come_all(self) -> None:
+        self._all.set()
 
     def leave(self) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._all.set()
+        for user in self._users:
+            user.join()
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
+        body = {"model": self._model, "messages": [{"role": "user", "content": "where is it"}], "user": f"u{number}"}
+        if number > 0:
+            self._all.wait()
         with httpx.Client(base_url=self._url, timeout=30) as client:
-            while not self._stop.wait(1 / self.rate):
-                user = f"u{self.answers.total() % USERS}"
-                body = {"model": self._model, "messages": [{"role": "user", "content": "where is it"}], "user": user}
-                self.answers[client.post("/v1/chat/completions", json=body).status_code] += 1
+            while not self._stop.is_set():
+                status = client.post("/v1/chat/completions", json=body).status_code
+                with self._counting:
+                    self.answers[status] += 1
+                if self._all.wait(PAUSE_S):
+                    self._stop.wait(SHORT_PAUSE_S)
 
 
 class CanaryPlatform:
@@ -189,6 +200,8 @@ class Release:
         self.serving = platform.serving.serving(model)
         self.ledger = Ledger(self.store, model)
         self.users = Users(platform.serving.settings.gateway_url, model)
+        # From what the champion did, the plan knows that a request is final after seconds.
+        wait(lambda: self.serving.observations(0).requests, what="traffic of the champion")
         self.run = self.airflow.trigger(self.dag)
         self.id = release_id(Owner(dag_id=self.dag, run_id=self.run, task_id="release"), candidate)
         self.directory = f"releases/{model}/{self.id}"

@@ -1,6 +1,7 @@
 """The same promises as in ``test_canary_crash.py``, kept inside a real Airflow whose processes are killed.
 
-Every release begins with few requests, so that it is under way while something happens to it, and ends with many.
+Every release begins with one user, so that it is under way while something happens to it; then all come, so that it
+ends soon.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from genai_operators.release.journal import EventType
 from genai_operators.release.replay import replay
-from tests.fakes.canary_platform import RUSH, CanaryPlatform, Release, wait
+from tests.fakes.canary_platform import CanaryPlatform, Release, wait
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def under_way(release: Release) -> Release:
 def finish(release: Release) -> None:
     """Let everybody ask; the release must end as one to which nothing happened."""
     assert release.weights() == [5.0], "it was under way until now"
-    release.users.rate = RUSH
+    release.users.come_all()
     release.wait_for_state("success")
     assert_promoted_as_if_undisturbed(release)
 
@@ -149,7 +150,7 @@ class TestScheduler:
     def test_killed_is_not_needed_until_the_end(self, platform: CanaryPlatform, start: Start) -> None:
         release = under_way(start("scheduler"))
         platform.airflow.kill("scheduler")
-        release.users.rate = RUSH
+        release.users.come_all()
         release.wait_for_step(EventType.PROMOTED)
         assert release.task["state"] != "success"
         platform.airflow.start("scheduler")
