@@ -110,6 +110,7 @@ def _verify(layout: Layout, run: stages.Run, record: dict[str, Any]) -> None:
     promoted = [entry["version"] for entry in record["ledger"] if entry["action"] == "promote"]
     first, second = run.seen["first_champion"], run.seen["second_champion"]
     known = evidence.gateway_requests(layout)
+    ending = evidence.releases(run.store, MODEL)[run.runs[-1][1]]["verdict"]
     events = [event for event in run.api.asset_events() if event["source_dag_id"] == stages.DRIFT]
     claims = {
         f"the ledger holds two promotions, {first} and {second}": promoted == [first, second],
@@ -122,6 +123,8 @@ def _verify(layout: Layout, run: stages.Run, record: dict[str, Any]) -> None:
         and not any(f"-v{first}-" in c for c in known),
         "the bad release met requests and has gone": record["exposed_requests"] > 0
         and not any(c.endswith("-unreliable") for c in known),
+        "the canary rolled it back, for harm or at its budget": ending
+        in ("rolled_back (harm)", "rolled_back (blast_radius)"),
         "Airflow has no import errors": not run.api.import_errors(),
         "lineage events were written": any(layout.lineage.iterdir()),
     }
