@@ -36,6 +36,7 @@ FIRST_TOKEN_TIMEOUT_S = 30.0
 MAX_REFUSAL_BYTES = 2_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_UNFIT = frozenset("\n\r\0")
 
 
 class Servers:
@@ -50,7 +51,7 @@ class Servers:
         self._files = ProgramFiles(self._directory)
 
     def check(self, deployment: Deployment) -> None:
-        """:raises ServingFailed: when it can never run: a bad name, an unknown runtime, no model directory."""
+        """:raises ServingFailed: when it can never run: a bad name, an unknown or unfit runtime, no model directory."""
         for name in (deployment.model, deployment.runtime):
             if not _NAME.fullmatch(name):
                 raise ServingFailed(f"{name!r} cannot name a server; use letters, digits, '_' and '-'")
@@ -58,6 +59,11 @@ class Servers:
             raise ServingFailed(
                 f"{deployment.model} has no runtime {deployment.runtime!r}; its model file knows "
                 f"{', '.join(self._runtimes)}"
+            )
+        if any(set(part) & _UNFIT for part in self._runtimes[deployment.runtime]):
+            raise ServingFailed(
+                f"the command of the runtime {deployment.runtime!r} of {deployment.model} holds a line break, which "
+                "would spoil the supervisor's configuration for every model"
             )
         if not Path(deployment.model_dir).is_dir():
             raise ServingFailed(f"{deployment.id}: there is no model directory {deployment.model_dir}")

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from genai_operators.exceptions import ServingFailed
-from genai_operators.serving.contract import Deployment
+from genai_operators.serving.contract import Deployment, GatewaySettings
 from genai_operators.serving.local import platform_programs
 from genai_operators.serving.program_files import ENVIRONMENT, Program, ProgramFiles
-from genai_operators.serving.servers import free_port
+from genai_operators.serving.servers import Servers, free_port
 from genai_operators.serving.state import ModelState, Server, StateDirectory
 
 
@@ -79,3 +79,23 @@ class TestStart:
         directory = tmp_path / "gateway"
         platform_programs(directory, (tmp_path / "store").as_uri(), free_port(), free_port())
         assert directory.stat().st_mode & 0o777 == 0o700
+
+
+class TestCommand:
+    @pytest.mark.parametrize("part", ["a\n[program:other]", "a\rb", "a\0b"])
+    def test_a_line_break_is_refused_before_it_spoils_every_models_configuration(
+        self, part: str, tmp_path: Path
+    ) -> None:
+        settings = GatewaySettings(
+            gateway_url="http://127.0.0.1:1",
+            admin_url="http://127.0.0.1:2",
+            supervisor=tmp_path / "socket",
+            directory=tmp_path,
+            workload_python="python",
+            project_root=tmp_path,
+        )
+        servers = Servers(settings=settings, runtimes={"broken": ("serve", part), "whole": ("serve",)})
+        deployment = Deployment(model="demo", version=1, digest="d", model_dir=str(tmp_path), runtime="broken")
+        with pytest.raises(ServingFailed, match="holds a line break"):
+            servers.check(deployment)
+        servers.check(dataclasses.replace(deployment, runtime="whole"))
