@@ -14,7 +14,8 @@ from scipy import special
 
 from genai_operators.decisions.drift_column import compare_columns
 from genai_operators.decisions.embedding_drift_clusters import assign, cluster_test, fit_centroids
-from genai_operators.decisions.embedding_drift_mmd import mmd_test
+from genai_operators.decisions.embedding_drift_kernels import RandomFeatures
+from genai_operators.decisions.embedding_drift_mmd import discrepancy_test, mmd_test
 from genai_operators.decisions.profile import ColumnProfile, profile_column, profile_counts
 
 LEVEL = 0.05
@@ -62,21 +63,21 @@ CATEGORIES: Mapping[str, NDArray[np.float64]] = {
 }
 
 
-def numbers(kind: str, n: int, *, runs: int, seed: int) -> Tally:
-    """Kolmogorov-Smirnov, PSI and displacement on two samples of ``n`` numbers."""
+def numbers(kind: str, n: int, *, runs: int, seed: int, reference: int | None = None) -> Tally:
+    """Kolmogorov-Smirnov, PSI and displacement on ``n`` numbers against ``reference`` (default: as many)."""
     random, sampler, tally = np.random.default_rng([seed, n]), SAMPLERS[kind], Tally()
     for _ in range(runs):
-        first, second = sampler(random, n), sampler(random, n)
+        first, second = sampler(random, reference or n), sampler(random, n)
         sides = (profile_column("x", first, "continuous"), profile_column("x", second, "continuous"))
         tally.add({**_tested(*sides, random), "psi, edges of the reference": _naive_psi(first, second)})
     return tally
 
 
-def categories(kind: str, n: int, *, runs: int, seed: int) -> Tally:
-    """Two-sample chi-square, PSI and displacement on two samples of ``n`` categories."""
+def categories(kind: str, n: int, *, runs: int, seed: int, reference: int | None = None) -> Tally:
+    """Two-sample chi-square, PSI and displacement on ``n`` categories against ``reference`` (default: as many)."""
     random, shares, tally = np.random.default_rng([seed, n]), CATEGORIES[kind], Tally()
     for _ in range(runs):
-        first, second = random.multinomial(n, shares), random.multinomial(n, shares)
+        first, second = random.multinomial(reference or n, shares), random.multinomial(n, shares)
         sides = [profile_counts("c", {f"c{i}": int(c) for i, c in enumerate(side)}) for side in (first, second)]
         tally.add(
             {**_tested(sides[0], sides[1], random), "chi-square, reference as truth": _naive_chi_square(first, second)}
@@ -94,6 +95,18 @@ def embeddings(n: int, *, runs: int, seed: int, dimensions: int = 64, kernel: bo
         if kernel:
             found["discrepancy"] = mmd_test(first, second, level=LEVEL, generator=random, permutations=199).p_value
         tally.add({**found, "clusters of the reference": _naive_clusters(first, second, random)})
+    return tally
+
+
+def random_features(n: int, *, runs: int, seed: int, dimensions: int = 16) -> Tally:
+    """Maximum mean discrepancy by random Fourier features on two samples of ``n`` embeddings, 99 permutations."""
+    random, tally = np.random.default_rng([seed, n]), Tally()
+    topics = random.standard_normal((12, dimensions)) / 2
+    for _ in range(runs):
+        first, second = (embedded(random, n, topics) for _ in range(2))
+        points = np.concatenate([first, second])
+        tested = discrepancy_test(RandomFeatures(points, generator=random), n, n, LEVEL, random, permutations=99)
+        tally.add({"discrepancy": tested.p_value})
     return tally
 
 
@@ -141,10 +154,12 @@ def _naive_clusters(first: NDArray[np.float32], second: NDArray[np.float32], ran
     return float(special.chdtrc(int(kept.sum()) - 1, float((gap * gap / (p + q)[kept]).sum())))
 
 
-def cells(sizes: tuple[int, ...], *, runs: int, seed: int = 1) -> Iterator[tuple[str, int, Tally]]:
+def cells(
+    sizes: tuple[int, ...], *, runs: int, seed: int = 1, reference: int | None = None
+) -> Iterator[tuple[str, int, Tally]]:
     """Every kind of column at every size."""
     for n in sizes:
         for kind in SAMPLERS:
-            yield kind, n, numbers(kind, n, runs=runs, seed=seed)
+            yield kind, n, numbers(kind, n, runs=runs, seed=seed, reference=reference)
         for kind in CATEGORIES:
-            yield kind, n, categories(kind, n, runs=runs, seed=seed)
+            yield kind, n, categories(kind, n, runs=runs, seed=seed, reference=reference)

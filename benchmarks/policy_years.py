@@ -133,6 +133,12 @@ def simulate(faults: Faults, settings: PolicySettings, *, seed: int, days: int =
     return log
 
 
+def crowded(log: Log, settings: PolicySettings) -> int:
+    """Most retrainings, broken ones aside, in any budget window."""
+    counted = [attempt.at for attempt in log.attempts if attempt.outcome is not AttemptOutcome.BROKEN]
+    return max((sum(at - settings.budget_window < other <= at for other in counted) for at in counted), default=0)
+
+
 def _calls(facts: Facts, settings: PolicySettings) -> bool:
     """Does anything call for a retraining, brakes aside?"""
     return decide(facts, [], settings).action is Action.RETRAIN

@@ -12,8 +12,8 @@ from scipy import special
 from genai_operators.decisions.drift_bins import pool_rare
 from genai_operators.decisions.drift_permutation import permutation_p_value, relabelled_counts
 
-PERMUTED_UP_TO = 2_000
-"""Rows of both samples together up to which the p-value is permuted: the chi-square tail is not to be trusted there."""
+PERMUTED_UP_TO = 1_000
+"""Rows of the smaller sample up to which the p-value is permuted: the chi-square tail is not to be trusted there."""
 
 Counts = NDArray[np.int64]
 
@@ -46,11 +46,11 @@ def chi_square(
     statistic = two_sample_statistic(first, second)
     if degrees < 1:
         return ChiSquare(0.0, 0, 1.0)
-    if generator is None or int(first.sum() + second.sum()) > PERMUTED_UP_TO:
-        telling = min(statistic, likelihood_ratio(first, second))
-        return ChiSquare(statistic, degrees, float(special.chdtrc(degrees, telling)))
-    pooled, n = first + second, int(first.sum())
-    m = int(second.sum())
+    tail = float(special.chdtrc(degrees, min(statistic, likelihood_ratio(first, second))))
+    n, m = int(first.sum()), int(second.sum())
+    if generator is None or min(n, m) > PERMUTED_UP_TO:
+        return ChiSquare(statistic, degrees, tail)
+    pooled = first + second
     kept = pooled > 0
 
     def draw(count: int) -> NDArray[np.float64]:
@@ -59,7 +59,7 @@ def chi_square(
         statistics: NDArray[np.float64] = (gap * gap / pooled[kept]).sum(axis=1)
         return statistics
 
-    return ChiSquare(statistic, degrees, permutation_p_value(statistic, draw, level=level).p_value)
+    return ChiSquare(statistic, degrees, permutation_p_value(statistic, draw, level=level, tail=tail).p_value)
 
 
 def two_sample_statistic(first: Counts, second: Counts) -> float:

@@ -17,8 +17,8 @@ from genai_operators.decisions.drift_permutation import permutation_p_value, rel
 Counts = NDArray[np.int64]
 
 
-PERMUTED_UP_TO = 2_000
-"""Rows of both samples together up to which the p-value of PSI is permuted."""
+PERMUTED_UP_TO = 1_000
+"""Rows of the smaller sample up to which the p-value of PSI is permuted."""
 
 DESCRIPTIVE_LEVEL = 0.01
 """Permutations of a figure that only describes need not resolve less."""
@@ -52,7 +52,7 @@ def population_stability_index(
     if degrees < 1:
         return Effect(0.0, (0.0, 0.0), 1.0)
     low, high = noncentrality_interval(value / unit, degrees, confidence)
-    if generator is None or int(first.sum() + second.sum()) > PERMUTED_UP_TO:
+    if generator is None or min(int(first.sum()), int(second.sum())) > PERMUTED_UP_TO:
         p_value = float(special.chdtrc(degrees, value / unit))
     else:
         p_value = _permuted_psi(first, second, generator)

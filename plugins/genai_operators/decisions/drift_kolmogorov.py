@@ -20,7 +20,7 @@ ONE_SAMPLE_EXACT_UP_TO = 5_000
 TIED_SHARE = 0.02
 """A grid point with more of the pooled rows than this makes the continuous null distribution conservative: permute."""
 
-PERMUTED_BINS = 256
+PERMUTED_BINS = 128
 
 Counts = NDArray[np.int64]
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 ENOUGH_EXCEEDANCES = 20
 """A p-value that so many relabellings exceeded is known to a fifth of itself; more would not change a verdict."""
 
+MOST_DRAWS = 100_000
+"""More are never drawn; levels far below its inverse need a tail that is known otherwise."""
+
 SMALLEST_BATCH = 100
 LARGEST_BATCH = 20_000
 TIE_TOLERANCE = 1e-9
@@ -29,7 +32,7 @@ class PermutationResult:
     exceeded: int
 
 
-def permutation_p_value(observed: float, draw: Draw, *, level: float) -> PermutationResult:
+def permutation_p_value(observed: float, draw: Draw, *, level: float, tail: float = 1.0) -> PermutationResult:
     """How often does a random relabelling look at least as extreme as the data?
 
     Draws batch by batch until ``ENOUGH_EXCEEDANCES`` relabellings reached ``observed`` (then p = exceedances / draws,
@@ -37,8 +40,9 @@ def permutation_p_value(observed: float, draw: Draw, *, level: float) -> Permuta
     (``ENOUGH_EXCEEDANCES / level`` draws; then p = (1 + b) / (1 + B), Phipson and Smyth 2010). Valid at any level.
 
     :param level: the smallest level at which a decision will be taken, 0 < level <= 1.
+    :param tail: p-value by another way, taken where not one of ``MOST_DRAWS`` relabellings reached the data.
     """
-    limit = math.ceil(ENOUGH_EXCEEDANCES / level)
+    limit = min(MOST_DRAWS, math.ceil(ENOUGH_EXCEEDANCES / level))
     threshold = observed - TIE_TOLERANCE * max(1.0, abs(observed))
     drawn = exceeded = 0
     batch = SMALLEST_BATCH
@@ -52,7 +56,9 @@ def permutation_p_value(observed: float, draw: Draw, *, level: float) -> Permuta
         exceeded += len(positions)
         drawn += len(reached)
         batch = min(2 * batch, LARGEST_BATCH)
-    return PermutationResult((1 + exceeded) / (1 + drawn), drawn, exceeded)
+    p_value = (1 + exceeded) / (1 + drawn)
+    beyond = exceeded == 0 and drawn == MOST_DRAWS
+    return PermutationResult(min(p_value, tail) if beyond else p_value, drawn, exceeded)
 
 
 def relabelled_counts(

@@ -21,6 +21,9 @@ from genai_operators.decisions.paired_multiplicity import benjamini_hochberg
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import ConfigurationError, DataError
 
+SMALLEST_RATE = 0.001
+"""Of false discoveries: less would need more permutations of the kernel than anyone wants to wait for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingDriftSettings:
@@ -44,10 +47,10 @@ class EmbeddingDriftSettings:
             raise ConfigurationError(
                 f"embedding drift needs 2 rows and 2 clusters at least, not {self.minimum_rows} and {self.clusters}"
             )
-        if not (0 <= self.minimum_effect < 1 and 0 < self.false_discovery_rate < 1):
+        if not (0 <= self.minimum_effect < 1 and SMALLEST_RATE <= self.false_discovery_rate < 1):
             raise ConfigurationError(
-                f"embedding drift: minimum_effect {self.minimum_effect} lies in [0, 1), "
-                f"false_discovery_rate {self.false_discovery_rate} in (0, 1)"
+                f"embedding drift: minimum_effect {self.minimum_effect} lies in [0, 1), false_discovery_rate "
+                f"{self.false_discovery_rate} in [{SMALLEST_RATE}, 1)"
             )
 
 

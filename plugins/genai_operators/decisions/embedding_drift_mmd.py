@@ -21,6 +21,9 @@ EXACT_UP_TO = 20_000
 
 FIRST_DRAWS = 200
 ENOUGH_EXCEEDANCES = 20
+RESOLUTION = 10
+"""Permutations that a p-value equal to the level asked would have exceeding it, when all are drawn."""
+
 LARGEST_ROUND = 800
 
 
@@ -63,8 +66,21 @@ def mmd_test(
     n, m = len(reference), len(current)
     kind = ExactKernel if n + m <= EXACT_UP_TO else RandomFeatures
     forms: QuadraticForms = kind(np.concatenate([reference, current]), generator=generator)
+    return discrepancy_test(forms, n, m, level, generator, permutations=permutations)
+
+
+def discrepancy_test(
+    forms: QuadraticForms,
+    n: int,
+    m: int,
+    level: float,
+    generator: np.random.Generator,
+    *,
+    permutations: int | None = None,
+) -> KernelTest:
+    """:func:`mmd_test` on quadratic forms of n + m pooled points, the reference first."""
     drawn = forms(_weights(n, m, FIRST_DRAWS if permutations is None else permutations, generator))
-    limit = math.ceil(ENOUGH_EXCEEDANCES / level)
+    limit = math.ceil(RESOLUTION / level)
     while permutations is None and drawn.shape[1] - 1 < limit and _exceeded(drawn) < ENOUGH_EXCEEDANCES:
         more = min(3 * drawn.shape[1], limit - drawn.shape[1] + 1, LARGEST_ROUND)
         fresh = forms(_weights(n, m, more, generator))

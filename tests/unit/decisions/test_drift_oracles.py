@@ -160,9 +160,17 @@ class TestPermutation:
         assert (found.exceeded, found.drawn, found.p_value) == (20, 20, 1.0)
 
     def test_draws_as_many_as_a_small_level_needs(self):
-        found = permutation_p_value(9.0, lambda count: np.zeros(count), level=1e-4)
-        assert found.drawn == 200_000
-        assert found.p_value < 1e-5
+        found = permutation_p_value(9.0, lambda count: np.zeros(count), level=1e-3)
+        assert found.drawn == 20_000
+        assert found.p_value < 1e-4
+
+    def test_beyond_what_can_be_drawn_a_known_tail_takes_over(self):
+        never = permutation_p_value(9.0, lambda count: np.zeros(count), level=1e-9, tail=1e-12)
+        assert (never.drawn, never.p_value) == (100_000, 1e-12)
+        once = permutation_p_value(
+            9.0, lambda count: np.eye(1, count)[0] * 10 * (count > 15_000), level=1e-9, tail=1e-12
+        )
+        assert once.p_value > 1e-5
 
     def test_p_values_are_uniform_whatever_the_stopping(self):
         random = np.random.default_rng(0)

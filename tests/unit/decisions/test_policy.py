@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.policy_years import Faults, simulate
+from benchmarks.policy_years import Faults, crowded, simulate
 from genai_operators.decisions.policy import (
     Action,
     Attempt,
@@ -246,9 +246,7 @@ class TestYears:
     def test_neither_oscillates_nor_starves(self, name):
         for seed in range(6):
             log = simulate(FAULTS[name], SETTINGS, seed=seed)
-            counted = [a.at for a in log.attempts if a.outcome is not AttemptOutcome.BROKEN]
-            crowded = [sum(at - SETTINGS.budget_window < other <= at for other in counted) for at in counted]
-            assert max(crowded, default=0) <= SETTINGS.retrainings
+            assert crowded(log, SETTINGS) <= SETTINGS.retrainings
             assert log.useless <= 26
             assert log.longest_idle <= SETTINGS.longest_block / DAY + 5
 
