@@ -8,6 +8,7 @@ The alias ``champion`` is a cache of the ledger; nothing here reads it to decide
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import shutil
 import tempfile
@@ -37,6 +38,7 @@ COMPLETE_TAG = "genai.complete"
 #: Read back byte for byte after an upload; the sizes of all other files are compared.
 PROOFS = (f"{MODEL_FOLDER}/{MANIFEST_NAME}", SIGNATURE_NAME, CARD_NAME)
 MAXIMUM_TAG_CHARACTERS = 5_000
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,8 @@ class ModelRegistry:
         """
         registered = self.get(model, version)
         digest = digest or registered.digest
+        if not _SHA256.fullmatch(digest):  # it becomes the name of a folder, and whoever reaches MLflow can set tags
+            raise ManifestMismatch(f"{model} v{version}: {DIGEST_TAG} is {digest!r}, no sha256; register it again")
         package = cache / digest
         downloaded = not package.exists()
         if downloaded:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ import pytest
 
 from genai_operators.exceptions import ConfigurationError, ManifestMismatch, RegistryUnavailable
 from genai_operators.hooks.mlflow_rest import MlflowRest, RegistryError
-from genai_operators.hooks.registry import ModelRegistry
+from genai_operators.hooks.registry import DIGEST_TAG, ModelRegistry
 from tests.fakes.mlflow_server import free_port
 
 
@@ -87,4 +88,15 @@ class TestArtifacts:
         )
         with pytest.raises(ManifestMismatch, match="outside of its version"):
             registry._download(version, tmp_path / "package")
+        assert not list(tmp_path.iterdir())
+
+
+class TestDigestTag:
+    @pytest.mark.parametrize("digest", ["../../elsewhere", "", "/tmp/elsewhere", "A" * 64])
+    def test_that_is_no_digest_never_names_a_folder(self, server, digest, tmp_path):
+        tags = [{"key": DIGEST_TAG, "value": digest}]
+        Answers.status = 200
+        Answers.body = json.dumps({"model_version": {"name": "bot", "version": "1", "tags": tags}})
+        with pytest.raises(ManifestMismatch, match=r"^bot v1: genai\.digest is .*, no sha256"):
+            ModelRegistry(server).fetch("bot", 1, cache=tmp_path / "cache", trusted_keys=tmp_path)
         assert not list(tmp_path.iterdir())
