@@ -81,6 +81,7 @@ with DAG(
         task_id="release",
         model=MODEL,
         version=register.output["version"],
+        digest=register.output["digest"],
         canary={
             "steps": [
                 {"percent": 5, "minimum_soak": "1m", "minimum_requests": 20},

@@ -159,6 +159,7 @@ def release(platform: Platform, name: str, **changes: Any):
             task_id="release",
             model=MODEL,
             version=registered.output["version"],
+            digest=registered.output["digest"],
             canary=CANARY,
             serve=SERVE,
             output_kind="json",

@@ -105,6 +105,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             task_id="release",
             model=model,
             version=registered["version"],
+            digest=registered["digest"],
             canary=spec.canary,
             serve=spec.serve,
             runtime=decided["runtime"],

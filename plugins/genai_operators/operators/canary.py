@@ -60,6 +60,8 @@ class CanaryReleaseOperator(BaseOperator):
 
     :param model: the model's public name.
     :param version: version in the registry. Templated.
+    :param digest: what the version must be, as ``RegisterModelOperator`` returns it; what the registry says of itself
+        when empty. Templated.
     :param canary: rules, named as in a model file; see :class:`~genai_operators.spec.canary.Canary`.
     :param serve: servers and capture, named as in a model file; see :class:`~genai_operators.spec.serve.Serve`.
     :param runtime: server of this release; ``serve.runtime`` when ``None``. Templated.
@@ -73,7 +75,7 @@ class CanaryReleaseOperator(BaseOperator):
     :raises LedgerConflict: another release of the model is under way; a retry waits for its end.
     """
 
-    template_fields: Sequence[str] = ("version", "runtime", "store")
+    template_fields: Sequence[str] = ("version", "digest", "runtime", "store")
     operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(
@@ -81,6 +83,7 @@ class CanaryReleaseOperator(BaseOperator):
         *,
         model: str,
         version: int | str,
+        digest: str = "",
         canary: Canary | Mapping[str, Any] | None = None,
         serve: Serve | Mapping[str, Any] | None = None,
         runtime: str | None = None,
@@ -99,6 +102,7 @@ class CanaryReleaseOperator(BaseOperator):
             raise ValueError(f"on_failure is {on_failure!r}; it is one of {', '.join(get_args(OnRollback))}")
         self.model = model
         self.version = version
+        self.digest = digest
         self.canary = Canary.model_validate(canary or {}).model_dump(mode="json")
         self.serve = Serve.model_validate(serve or {}).model_dump(mode="json")
         self.runtime = runtime
@@ -167,7 +171,9 @@ class CanaryReleaseOperator(BaseOperator):
         return Intent(
             model=self.model,
             owner=owner_of(context),
-            candidate=fetch_deployment(settings, model=self.model, version=version, runtime=runtime),
+            candidate=fetch_deployment(
+                settings, model=self.model, version=version, runtime=runtime, digest=self.digest
+            ),
             champion=None
             if champion is None
             else fetch_deployment(
