@@ -32,7 +32,7 @@ _SECRETS = re.compile(
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"  # JSON web token
     r")"
     r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
-    r"|[a-z][a-z0-9+.-]*://[^\s/:@]+:[^\s/@]+@"  # credentials in a URL
+    r"|[a-z][a-z0-9+.-]{0,30}://[^\s/:@]+:[^\s/@]+@"  # credentials in a URL
     r"|(?i:\b(?:password|passwd|pwd|secret|api[_-]?key)\b\s*[=:]\s*[\"']?(?=[^\s\"']*[\d!@#$%^&*])[^\s\"']{8,})"
 )
 
