@@ -100,6 +100,17 @@ class TestDrift:
                 within = feature.effect_q_value <= SETTINGS.false_discovery_rate
                 assert within == (feature.interval[0] > SETTINGS.minimum_effect), feature
 
+    def test_needs_the_test_as_well_as_the_effect(self):
+        settings = DriftSettings(minimum_rows=50, minimum_effect=0.0, false_discovery_rate=0.05)
+        alone = [
+            feature
+            for seed in range(60)
+            for feature in compare(table(300, seed), table(300, seed + 100, shift=0.25), settings).features
+            if feature.effect_q_value <= 0.05 < feature.q_value
+        ]
+        assert alone
+        assert not any(feature.drifted for feature in alone)
+
 
 class TestTooFew:
     def test_rows_answer_not_enough(self):

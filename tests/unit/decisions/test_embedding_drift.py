@@ -95,6 +95,9 @@ class TestDiscrepancy:
         for seed in range(10):
             assert 0.05 < moved(0.3, rows=400, level=0.05, seed=seed).moved <= 0.3
 
+    def test_nothing_is_said_to_have_moved_where_nothing_did(self):
+        assert sum(moved(0.0, rows=200, level=0.01, seed=seed).moved > 0 for seed in range(20)) <= 2
+
     def test_beyond_the_limit_random_features_find_the_same(self, monkeypatch):
         monkeypatch.setattr(embedding_drift_mmd, "EXACT_UP_TO", 100)
         assert moved(0.3, rows=500, level=0.05).p_value < 0.01

@@ -120,6 +120,15 @@ class TestColumn:
         random.shuffle(pieces)
         assert reduce(merge_columns, pieces).to_json() == whole.to_json()
 
+    def test_halves_that_are_small_enough_alone_are_hashed_together(self):
+        rows = [f"id{number}" for number in range(CATEGORIES + 100)]
+        halves = [profile_column("c", part, "categorical") for part in (rows[:3_000], rows[3_000:])]
+        assert not any(half.hashed for half in halves if isinstance(half, CategoricalProfile))
+        merged, whole = merge_columns(*halves), profile_column("c", rows, "categorical")
+        assert merged.to_json() == whole.to_json()
+        assert isinstance(merged, CategoricalProfile)
+        assert merged.hashed
+
     def test_beyond_the_limit_nothing_is_lost_as_other(self):
         column = profile_column("c", [f"user{i}" for i in range(CATEGORIES + 1)], "categorical")
         assert isinstance(column, CategoricalProfile)
