@@ -65,6 +65,19 @@ def embedding_false_alarms(found: Collected, *, full: bool) -> None:
         _range(found, "random Fourier features, n = 5,000", [100 * tally.share("discrepancy")], 5_000, runs)
 
 
+def intervals(found: Collected, *, full: bool) -> None:
+    """Nominal 95 % intervals of effects from nothing much (PSI 0.01) to a lot (0.96)."""
+    runs = 1_000 if full else 100
+    cells = [calibration.coverage(shift, runs=runs, seed=7) for shift in (0.1, 0.316, 0.5, 1.0)]
+    for name in ("psi", "jensen_shannon", "displacement"):
+        least = 100 * min(cell[name] for cell in cells)
+        usual = 100 * min(cell["bootstrap"] for cell in cells) if name == "psi" else None
+        what = f"drift: least coverage of 95 % bounds, {name}" + (
+            "; baseline: percentile bootstrap" if usual is not None else ""
+        )
+        found.add(what, least, "%", baseline=usual, target=92.0, sense="at_least")
+
+
 def whole_years(found: Collected, *, full: bool) -> None:
     """Daily checks of 15 features, 2,000 rows a day, one reference of 100,000; and how soon a shift is found."""
     count, delays = (400, 400) if full else (15, 30)
@@ -171,7 +184,7 @@ def policy(found: Collected, *, full: bool) -> None:
 def figures(*, full: bool = False, report: Report | None = None) -> list[Figure]:
     """Every figure of this room."""
     found = Collected(report)
-    for study in (cost, what_is_found, policy, whole_years, false_alarms, embedding_false_alarms):
+    for study in (cost, intervals, what_is_found, policy, whole_years, false_alarms, embedding_false_alarms):
         study(found, full=full)
     return found.figures
 

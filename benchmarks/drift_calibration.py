@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from genai_operators.decisions.drift_column import compare_columns
+from genai_operators.decisions.drift_displacement import rank_displacement
+from genai_operators.decisions.drift_effects import jensen_shannon_distance, population_stability_index
 from genai_operators.decisions.embedding_drift_clusters import assign, cluster_test, fit_centroids
 from genai_operators.decisions.embedding_drift_kernels import RandomFeatures
 from genai_operators.decisions.embedding_drift_mmd import discrepancy_test, mmd_test
@@ -108,6 +110,33 @@ def random_features(n: int, *, runs: int, seed: int, dimensions: int = 16) -> Ta
         tested = discrepancy_test(RandomFeatures(points, generator=random), n, n, LEVEL, random, permutations=99)
         tally.add({"discrepancy": tested.p_value})
     return tally
+
+
+def coverage(shift: float, *, runs: int, seed: int, n: int = 1_000, boots: int = 100) -> dict[str, float]:
+    """Share of 95 % intervals that hold the truth, for a normal column moved by ``shift`` deviations, in 20 bins.
+
+    ``displacement`` is the one-sided lower bound at 5 %; ``bootstrap`` a percentile bootstrap of PSI.
+    """
+    random = np.random.default_rng(seed)
+    edges = special.ndtri(np.arange(1, 20) / 20)
+    p, q = np.full(20, 0.05), np.diff(np.concatenate([[0.0], special.ndtr(edges - shift), [1.0]]))
+    exact = [(shares * 1e9).astype(np.int64) for shares in (p, q)]
+    psi, distance = population_stability_index(*exact).value, jensen_shannon_distance(*exact).value
+    moved = rank_displacement(*exact).effect
+    held = {"psi": 0, "jensen_shannon": 0, "displacement": 0, "bootstrap": 0}
+    for _ in range(runs):
+        a, b = random.multinomial(n, p), random.multinomial(n, q)
+        held["psi"] += _within(psi, population_stability_index(a, b).interval)
+        held["jensen_shannon"] += _within(distance, jensen_shannon_distance(a, b).interval)
+        held["displacement"] += rank_displacement(a, b).interval(LEVEL)[0] <= moved
+        drawn = zip(random.multinomial(n, a / n, boots), random.multinomial(n, b / n, boots), strict=True)
+        values = [population_stability_index(first, second).value for first, second in drawn]
+        held["bootstrap"] += bool(np.quantile(values, 0.025) <= psi <= np.quantile(values, 0.975))
+    return {name: count / runs for name, count in held.items()}
+
+
+def _within(value: float, interval: tuple[float, float] | None) -> bool:
+    return interval is not None and interval[0] <= value <= interval[1]
 
 
 def embedded(
