@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 from xmlrpc.client import Fault, ServerProxy
 
 from embedded.configuration import ADMIN, PASSWORD_BYTES, create_schemas, environment, write_airflow, write_supervisor
@@ -100,9 +101,7 @@ def status(directory: Path) -> list[tuple[str, str, str]]:
     layout = Layout.at(directory)
     if not layout.ports or not supervisor_answers(layout):
         return []
-    with supervisor(layout) as server:
-        rows = server.supervisor.getAllProcessInfo()
-    listed = [(str(row["name"]), str(row["statename"]), str(row["description"])) for row in rows]  # type: ignore[index, union-attr]
+    listed = [(row["name"], row["statename"], row["description"]) for row in _programs(layout)]
     workloads = [p for p in of_platform(layout.directory) if "genai_operators.workloads.main" in " ".join(p.cmdline())]
     return [*listed, *(("workload", "RUNNING", f"pid {process.pid}") for process in workloads)]
 
@@ -154,13 +153,16 @@ def supervisor_answers(layout: Layout) -> bool:
     return True
 
 
-def _raise_if_dead(layout: Layout) -> None:
+def _programs(layout: Layout) -> list[dict[str, str]]:
+    """What the supervisor says of each of its programs."""
     with supervisor(layout) as server:
-        rows = server.supervisor.getAllProcessInfo()
-    for row in rows:  # type: ignore[union-attr]
-        if row["statename"] == "FATAL":  # type: ignore[index, call-overload]
-            name = str(row["name"])  # type: ignore[index, call-overload]
-            raise PlatformError(f"{name} does not stay up; its last lines:\n{tail(layout, name)}")
+        return cast(list[dict[str, str]], server.supervisor.getAllProcessInfo())
+
+
+def _raise_if_dead(layout: Layout) -> None:
+    for row in _programs(layout):
+        if row["statename"] == "FATAL":
+            raise PlatformError(f"{row['name']} does not stay up; its last lines:\n{tail(layout, row['name'])}")
 
 
 def _settings(layout: Layout) -> list[str]:

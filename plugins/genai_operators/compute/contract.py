@@ -99,7 +99,7 @@ class Workload:
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """sha256 over every Python file that a workload's result depends on."""
+    """sha256 over our own Python files that compute results (:data:`CODE_FOLDERS`); library versions are not part."""
     package = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for path in sorted(p for folder in CODE_FOLDERS for p in (package / folder).rglob("*.py")):
