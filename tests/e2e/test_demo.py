@@ -126,7 +126,7 @@ class TestDemo:
         stats = httpx.get(f"{demo.layout.gateway_admin_url}/stats?filter=upstream_rq_total").text
         assert f"{MODEL}-v{champion}-standard" in stats
         assert "unreliable" not in stats
-        # A model of less than a million parameters: the evaluation asks for nine valid answers of ten, and so does this.
+        # Less than a million parameters: the evaluation asks for nine valid answers of ten, and so does this.
         assert sum(is_json_object(answer) for answer in answers) >= 18
 
     def test_the_exposed_requests_are_few_and_were_counted_by_the_gateway(self, demo: Demo) -> None:
