@@ -26,9 +26,10 @@ PROMOTED = [*BEGUN, "step_passed", "weight_set", "step_passed", "weight_set", "p
 ABORTED = [*BEGUN, "rolling_back", "returned", "rolled_back"]
 #: How long a process runs at a time that is to be killed between two of its actions.
 SLICE_S = 0.002
+KILLS_IN_TIME_TRIED = 3
 #: Each test releases a model of its own; by name, whether its task waits in the triggerer.
 MODELS = {
-    "before_deferral": True,
+    **{f"before_deferral_{number}": True for number in range(KILLS_IN_TIME_TRIED)},
     "on_worker": False,
     "scheduler": True,
     "triggerer": True,
@@ -115,8 +116,11 @@ def assert_routed(release: Release, shares: list[float]) -> None:
     assert release.routed() == shares
 
 
-def kill_once_the_plan_is_frozen(release: Release) -> None:
-    """Let the task's process run for a moment at a time, so that it is killed before it does anything else."""
+def kill_once_the_plan_is_frozen(release: Release) -> bool:
+    """Let the task's process run for a moment at a time, so that it is killed before it does anything else.
+
+    On a busy machine a moment can be long enough for the task to defer as well: ``False`` then.
+    """
     pid = wait(lambda: release.task["state"] == "running" and release.task["pid"], every_s=0.01)
     process = psutil.Process(pid)
     process.suspend()
@@ -125,13 +129,20 @@ def kill_once_the_plan_is_frozen(release: Release) -> None:
         time.sleep(SLICE_S)
         process.suspend()
     process.kill()
+    events = len(release.events())
+    wait(lambda: release.task["state"] == "deferred" or release.task["try_number"] == 2, what="the death is noticed")
+    return release.task["try_number"] == 2 and events == 0
 
 
 class TestTaskProcess:
     def test_killed_before_it_defers_goes_on_with_the_same_plan(self, start: Start) -> None:
-        release = start("before_deferral")
-        kill_once_the_plan_is_frozen(release)
-        assert release.events() == [], "nobody drove it yet"
+        for number in range(KILLS_IN_TIME_TRIED):
+            release = start(f"before_deferral_{number}")
+            if kill_once_the_plan_is_frozen(release):
+                break
+            finish(under_way(release))
+        else:
+            pytest.fail(f"the machine is too busy: {KILLS_IN_TIME_TRIED} tasks deferred before they could be killed")
         under_way(release)
         assert "was started by an earlier try; going on with it" in release.log(2)
         finish(release)
