@@ -12,6 +12,7 @@ from embedded.layout import ROOT, Layout
 from genai_operators.exceptions import GenaiError
 
 DEFAULT_DIRECTORY = ROOT / ".run" / "platform"
+DEMO_DIRECTORY = ROOT / ".run" / "demo"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--directory", type=Path, default=DEFAULT_DIRECTORY, help="default: .run/platform")
     demo = commands.add_parser("demo", help="run the whole loop and report", description="Run the whole loop.")
-    demo.add_argument("--directory", type=Path, default=ROOT / ".run" / "demo", help="default: .run/demo")
+    demo.add_argument("--directory", type=Path, default=DEMO_DIRECTORY, help="default: .run/demo")
     demo.add_argument("--keep", action="store_true", help="leave the platform running at the end, to look around")
     options = parser.parse_args(arguments)
     try:

@@ -17,11 +17,10 @@ from embedded.demo import evidence, stages, summary
 from embedded.demo.display import Display
 from embedded.demo.traffic import MODEL, Users
 from embedded.demo.watch import DemoFailed
-from embedded.layout import ROOT, Layout
+from embedded.layout import Layout
 from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 
-DIRECTORY = ROOT / ".run" / "demo"
 STAGES: dict[str, Callable[[stages.Run], None]] = {
     "first_training": stages.first_training,
     "usual_traffic": stages.usual_traffic,
@@ -31,7 +30,7 @@ STAGES: dict[str, Callable[[stages.Run], None]] = {
 }
 
 
-def run_demo(*, directory: Path = DIRECTORY, keep: bool = False) -> int:
+def run_demo(*, directory: Path, keep: bool = False) -> int:
     """Run everything; 0 only if every promise was seen to be kept. Leaves no process behind unless ``keep``.
 
     :param directory: the platform of the demo; whatever an earlier demo left there is removed. The summary goes beside
