@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,15 @@ class TestRegister:
         assert len(found) == 3
         assert len(set(found)) == 1
         assert [version.version for version in registry.versions(model)] == [found[0]]
+
+    def test_first_writers_of_the_same_tags_at_the_same_moment_all_succeed(self, registry, model, package):
+        version = register(registry, model, package).version
+        tags = [{f"genai.racing_{number}": str(number)} for number in range(10)]
+        with ThreadPoolExecutor(max_workers=8) as racers:
+            racing = [racers.submit(registry.tag, model, version, each) for each in tags for _ in range(8)]
+            assert [race.result() for race in racing] == [None] * len(racing)
+        found = registry.get(model, version).tags
+        assert all(found[name] == value for each in tags for name, value in each.items())
 
     def test_a_crash_during_the_upload_is_not_a_version_and_is_finished_by_the_next_try(self, registry, model, package):
         class DiesUploading(type(registry.rest)):

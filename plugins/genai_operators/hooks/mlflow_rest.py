@@ -27,6 +27,7 @@ BLOCK_BYTES = 1 << 20
 
 NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
 ALREADY_EXISTS = "RESOURCE_ALREADY_EXISTS"
+BAD_REQUEST = "BAD_REQUEST"
 
 
 class RegistryError(GenaiError):
@@ -65,6 +66,21 @@ class MlflowRest:
     def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """:raises RegistryError: the server refused; ``code`` says why."""
         return self._json("DELETE", path, json=dict(body))
+
+    def set(self, path: str, body: Mapping[str, Any]) -> None:
+        """Write a value that others may write at the same moment; the last one stays.
+
+        MLflow looks, then inserts; of two first writers one meets the other's row (seen: 400, IntegrityError). Its
+        second try finds the row and updates it.
+
+        :raises RegistryError: the server refused twice; ``code`` says why.
+        """
+        try:
+            self.post(path, body)
+        except RegistryError as error:
+            if error.code != BAD_REQUEST:
+                raise
+            self.post(path, body)
 
     def ensure(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """Create something that may exist already; ``None`` if it did."""

@@ -122,7 +122,7 @@ class ModelRegistry:
         """Set tags of a version; others stay."""
         for key, value in tags.items():
             body = {"name": model, "version": str(version), "key": key, "value": value[:MAXIMUM_TAG_CHARACTERS]}
-            self.rest.post("/model-versions/set-tag", body)
+            self.rest.set("/model-versions/set-tag", body)
 
     def fetch(self, model: str, version: int, *, cache: Path, trusted_keys: Path, digest: str = "") -> VerifiedModel:
         """The verified files of a version on this machine, downloaded once for each digest.
