@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from genai_operators.compute.contract import Attempt, Phase, Probe
+from genai_operators.compute.resources import Usage
 from genai_operators.exceptions import GenaiError
 
 
@@ -13,6 +15,7 @@ class FakeBackend:
     """Attempts begin only when a test calls :meth:`begin`."""
 
     target: ClassVar[str] = "local"
+    restarts: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.launched: list[int] = []
@@ -30,6 +33,12 @@ class FakeBackend:
 
     def stop(self, attempt: Attempt) -> None:
         self.stopped.append(attempt.number)
+
+    def describe(self) -> dict[str, Any]:
+        return {"target": self.target}
+
+    def usage(self, attempt: Attempt) -> Sequence[Usage]:
+        return ()
 
     def begin(self, attempt: Attempt, *, at: float | None = None) -> None:
         """The attempt's supervisor is up."""

@@ -15,6 +15,7 @@ from genai_operators.compute import owners
 from genai_operators.compute.contract import RECORD_VERSION, Artifact, Attempt, Result, Workload
 from genai_operators.compute.ending import EXIT_RESUMABLE, Ending
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.resources import Resources
 from genai_operators.exceptions import GenaiError, ManifestMismatch, ObjectNotFound
 from genai_operators.store import MANIFEST_NAME, Store, locate
 
@@ -98,17 +99,27 @@ def newest_attempt(store: Store, directory: str, *, known: Attempt | None = None
 
 
 def claim(
-    store: Store, directory: str, *, number: int, target: str, owner: Owner | None, step: int, stalls: int
+    store: Store,
+    directory: str,
+    *,
+    number: int,
+    backend: Mapping[str, Any],
+    owner: Owner | None,
+    step: int,
+    stalls: int,
+    resources: Resources | None = None,
 ) -> Attempt | None:
     """Claim attempt ``number``, once ``number - 1`` is proved ended. ``None``: somebody else was first.
 
+    :param backend: description of where it runs, as :meth:`~genai_operators.compute.contract.Backend.describe` has it.
     :param step: the newest checkpoint's step when it was claimed, -1 without one.
     :param stalls: how many claims in a row, this one included, found no newer checkpoint than the one before.
     """
     record: Mapping[str, Any] = {
         "version": RECORD_VERSION,
         "attempt": number,
-        "target": target,
+        "backend": dict(backend),
+        "resources": (resources or Resources()).to_json(),
         "by": None if owner is None else owner.to_json(),
         "at": time.time(),
         "step": step,

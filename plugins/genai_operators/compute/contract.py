@@ -8,13 +8,14 @@ judging are written once, in :mod:`~genai_operators.compute.attempts` and :mod:`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from genai_operators.compute.resources import Resources, Usage
 from genai_operators.decisions.verdict import Verdict
 from genai_operators.exceptions import BadWorkload
 from genai_operators.store import Store, canonical_json, sha256_bytes
@@ -124,11 +125,20 @@ GONE: frozenset[Phase] = frozenset({Phase.PREEMPTED, Phase.SUCCEEDED, Phase.FAIL
 
 @dataclass(frozen=True)
 class Probe:
-    """What a backend knows about an attempt. ``reason`` is one word for programs, ``detail`` a sentence for people."""
+    """What a backend knows about an attempt.
+
+    :param reason: one word for programs.
+    :param detail: a sentence for people; while it waits, why.
+    :param error: where the platform itself says how it ended: the class name of a failure in
+        :mod:`~genai_operators.exceptions`, e.g. ``OutOfMemory`` or ``NodeLost``.
+    :param since: when the phase began, in seconds since the epoch, where the platform knows.
+    """
 
     phase: Phase
     reason: str = ""
     detail: str = ""
+    error: str | None = None
+    since: float | None = None
 
 
 #: A probe's reason when the attempt lies where this backend cannot look (another host). Only its lease can end it.
@@ -143,6 +153,11 @@ class Attempt:
     directory: str
     number: int
     claim: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def resources(self) -> Resources:
+        """What it asked for."""
+        return Resources.from_json(self.claim.get("resources") or {})
 
     @property
     def prefix(self) -> str:
@@ -163,8 +178,17 @@ class Attempt:
 class Backend(Protocol):
     """Where attempts run. It keeps no state: whoever knows the claim can ask."""
 
-    #: Short name; stands in the claim, so that anybody can open the backend of a running attempt.
+    #: Short name, as the model file's ``compute.target`` has it.
     target: ClassVar[str]
+    #: Whether the platform may begin an attempt again in another process after it was taken away. An ending that can
+    #: be resumed is then the attempt's end only once :meth:`probe` says gone.
+    restarts: ClassVar[bool]
+
+    def describe(self) -> dict[str, Any]:
+        """What :func:`~genai_operators.compute.backends.open_backend` opens an equal one from; it stands in the claim,
+        so that anybody can look after a running attempt. Holds no secret.
+        """
+        ...
 
     def launch(self, attempt: Attempt) -> None:
         """Start it and return. Idempotent: however often and by whomever it is called, the attempt begins once."""
@@ -175,7 +199,15 @@ class Backend(Protocol):
         ...
 
     def stop(self, attempt: Attempt) -> None:
-        """End its processes without asking them. The last resort, after ``cancel.json`` was not obeyed."""
+        """End its processes without asking them, and remove what would start them again. Idempotent.
+
+        The last resort, after ``cancel.json`` was not obeyed; and the way to take an attempt that has not begun out of
+        a queue.
+        """
+        ...
+
+    def usage(self, attempt: Attempt) -> Sequence[Usage]:
+        """What it has used so far, one record a pod that the platform still knows of; none where it is free."""
         ...
 
 

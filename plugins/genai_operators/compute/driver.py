@@ -257,7 +257,7 @@ class Driver:
             self._store,
             self._directory,
             number=number,
-            target=self._backend.target,
+            backend=self._backend.describe(),
             owner=self._owner,
             step=step,
             stalls=stalls,

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe
 from genai_operators.compute.process import ProcessIdentity, kill_group
+from genai_operators.compute.resources import Usage
 from genai_operators.compute.scratch import errors_file, make_scratch_root
 from genai_operators.compute.supervisor import GRACE_S
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
@@ -42,6 +43,11 @@ class LocalCompute:
     grace_s: float = GRACE_S
 
     target: ClassVar[str] = "local"
+    restarts: ClassVar[bool] = False
+
+    def describe(self) -> dict[str, Any]:
+        """All its settings."""
+        return {"target": self.target, "python": self.python, "entry": list(self.entry), "grace_s": self.grace_s}
 
     def launch(self, attempt: Attempt) -> None:
         """Start a detached supervisor. A second one finds ``started.json`` and leaves.
@@ -102,6 +108,10 @@ class LocalCompute:
                 kill_group(process.pid)
                 _kill(process.pid)
             time.sleep(0.05)
+
+    def usage(self, attempt: Attempt) -> Sequence[Usage]:
+        """Nothing: the host is there anyway."""
+        return ()
 
 
 def _processes(attempt: Attempt, started: dict[str, Any]) -> list[ProcessIdentity]:

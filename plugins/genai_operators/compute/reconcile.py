@@ -52,7 +52,7 @@ def _finish_cancel(store: Store, directory: str, owner: Owner, name: str) -> str
     asked = store.find_json(attempt.path("cancel.json"))
     if asked is None or time.time() - asked["at"] < CANCEL_PATIENCE_S:
         return None
-    open_backend({"target": attempt.claim["target"]}).stop(attempt)
+    open_backend(attempt.claim["backend"]).stop(attempt)
     return f"killed {name}, attempt {attempt.number}: it did not stop {CANCEL_PATIENCE_S:.0f} s after it was asked to"
 
 
@@ -77,10 +77,10 @@ def stop_all(store: Store, *, patience_s: float) -> list[str]:
         time.sleep(STOP_POLL_S)
         running = [attempt for attempt in running if attempts.recorded_ending(attempt) is None and is_alive(attempt)]
     for attempt in running:
-        open_backend({"target": attempt.claim["target"]}).stop(attempt)
+        open_backend(attempt.claim["backend"]).stop(attempt)
     return stopped
 
 
 def is_alive(attempt: Attempt) -> bool:
     """Whether its backend cannot vouch that nothing of it runs."""
-    return open_backend({"target": attempt.claim["target"]}).probe(attempt).phase not in GONE
+    return open_backend(attempt.claim["backend"]).probe(attempt).phase not in GONE

@@ -18,7 +18,7 @@ TWO = Owner(dag_id="d", run_id="two", task_id="t")
 
 
 def claim(store: Store, number: int = 1) -> Attempt | None:
-    return attempts.claim(store, DIRECTORY, number=number, target="local", owner=ONE, step=-1, stalls=0)
+    return attempts.claim(store, DIRECTORY, number=number, backend={"target": "local"}, owner=ONE, step=-1, stalls=0)
 
 
 def claimed(store: Store, number: int = 1) -> Attempt:

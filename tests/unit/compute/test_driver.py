@@ -134,7 +134,7 @@ class TestExactlyOneAttempt:
 
     def test_a_claimed_one_that_nobody_launched_is_launched_by_whoever_comes_next(self, scene: Scene) -> None:
         attempts.claim(
-            scene.store, DIRECTORY, number=1, target="local", owner=None, step=-1, stalls=0
+            scene.store, DIRECTORY, number=1, backend={"target": "local"}, owner=None, step=-1, stalls=0
         )  # and its claimer died
         scene.driver.advance()
         assert scene.backend.launched == []  # it may be on its way

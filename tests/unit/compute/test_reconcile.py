@@ -37,7 +37,9 @@ def begin(run: WorkloadRun, *names: str) -> None:
 def running(store: Store) -> Attempt:
     """A workload of one owner, without a process: enough to see what would be asked of it."""
     joined = attempts.join(store, Workload(kind="fine_tune"), owner())
-    attempt = attempts.claim(store, joined.directory, number=1, target="local", owner=owner(), step=-1, stalls=0)
+    attempt = attempts.claim(
+        store, joined.directory, number=1, backend={"target": "local"}, owner=owner(), step=-1, stalls=0
+    )
     assert attempt is not None
     FakeBackend().begin(attempt)
     return attempt

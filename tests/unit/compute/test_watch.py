@@ -118,7 +118,7 @@ class TestCancel:
     def test_before_it_began_means_that_it_never_does(self, start_run: StartRun) -> None:
         run = start_run()
         subject = run.subject()
-        attempts.claim(run.store, run.directory, number=1, target="local", owner=None, step=-1, stalls=0)
+        attempts.claim(run.store, run.directory, number=1, backend={"target": "local"}, owner=None, step=-1, stalls=0)
         subject.cancel("its task is removed")
         assert list(owners.active(run.store)) == [(run.directory, owner())]
         assert run.witnessed() == []
