@@ -1,7 +1,7 @@
 """``make bench``: every benchmark, one table, and ``.run/bench.json``.
 
 Each figure stands beside a baseline of the same run, their ratio, and its target. It never fails a test suite: the
-machine may be shared. ``--quick`` runs the calibration studies at reduced size.
+machine may be shared. ``--quick`` runs the calibration studies at reduced size. Interrupted, it keeps what it has.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / ".run" / "bench.json"
+#: What a shell says of a program that was stopped from the keyboard.
+INTERRUPTED = 130
 #: Scripts that take ``--json FILE``, and ``--full`` where they have a long form.
-SCRIPTS = ("parse", "decisions_sequential", "decisions_paired", "decisions_drift", "decisions_gpu_plan")
+SCRIPTS = ("parse", "decisions_gpu_plan", "decisions_paired", "decisions_sequential", "decisions_drift")
 
 
-def run(name: str, *, full: bool) -> list[dict[str, Any]]:
-    """The figures of one benchmark, from a process of its own."""
+def run(name: str, *, full: bool) -> tuple[list[dict[str, Any]], int]:
+    """The figures of one benchmark, from a process of its own; printed and kept as they are found."""
     path = ROOT / ".run" / f"bench-{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
@@ -37,10 +39,13 @@ def run(name: str, *, full: bool) -> list[dict[str, Any]]:
         *(["--full"] if full else []),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'plugins'}{os.pathsep}{ROOT}"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    record = json.loads(path.read_text())
-    path.unlink()
-    return list(record["figures"] if isinstance(record, dict) else record)
+    try:
+        code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    figures = json.loads(path.read_text())["figures"] if path.exists() else []
+    path.unlink(missing_ok=True)
+    return figures, code
 
 
 def main() -> int:
@@ -52,16 +57,24 @@ def main() -> int:
     if unknown := sorted(set(options.names) - set(SCRIPTS)):
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(SCRIPTS)}")
     figures: list[dict[str, Any]] = []
-    for name in options.names or SCRIPTS:
+    names, stopped = options.names or SCRIPTS, []
+    for number, name in enumerate(names, start=1):
         began = time.monotonic()
-        print(f"== {name}", flush=True)
-        figures += [{"benchmark": name, **figure} for figure in run(name, full=not options.quick)]
+        print(f"== {name} ({number} of {len(names)})", flush=True)
+        found, code = run(name, full=not options.quick)
+        figures += [{"benchmark": name, **figure} for figure in found]
+        RESULTS.write_text(json.dumps({"figures": figures}, indent=1) + "\n")
         print(f"   {time.monotonic() - began:.0f} s", flush=True)
-    RESULTS.write_text(json.dumps({"figures": figures}, indent=1) + "\n")
+        if code:
+            stopped.append(f"{name} ended with {code} after {len(found)} figures")
+        if code == INTERRUPTED:
+            break
     Console().print(_table(figures))
     print(f"{sum(bool(f['met']) for f in figures if f['met'] is not None)} of "
           f"{sum(f['met'] is not None for f in figures)} targets met; all figures: {RESULTS}")  # fmt: skip
-    return 0
+    for line in stopped:
+        print(f"incomplete: {line}")
+    return 1 if stopped else 0
 
 
 def _table(figures: list[dict[str, Any]]) -> Table:

@@ -55,15 +55,20 @@ class Figure:
 
 
 def main(measure: Callable[..., list[Figure]], description: str) -> None:
-    """Command line of a benchmark: ``[--full] [--json FILE]``."""
+    """Command line of a benchmark: ``[--full] [--json FILE]``. The file grows with each figure: a stop loses none."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--full", action="store_true", help="the whole study, minutes; without it a reduced one")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    figures = measure(full=options.full, report=lambda figure: print(figure.line(), flush=True))
-    if options.json:
-        record = {"figures": [figure.to_json() for figure in figures]}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    records: list[dict[str, Any]] = []
+
+    def report(figure: Figure) -> None:
+        print(figure.line(), flush=True)
+        records.append(figure.to_json())
+        if options.json:
+            options.json.write_text(json.dumps({"figures": records}, indent=1) + "\n")
+
+    measure(full=options.full, report=report)
 
 
 Report = Callable[[Figure], None]

@@ -16,7 +16,7 @@ from genai_operators.decisions.drift_column import compare_columns
 from genai_operators.decisions.drift_displacement import rank_displacement
 from genai_operators.decisions.drift_effects import jensen_shannon_distance, population_stability_index
 from genai_operators.decisions.embedding_drift_clusters import assign, cluster_test, fit_centroids
-from genai_operators.decisions.embedding_drift_kernels import RandomFeatures
+from genai_operators.decisions.embedding_drift_kernels import BANDWIDTH_DIVISORS, RandomFeatures
 from genai_operators.decisions.embedding_drift_mmd import discrepancy_test, mmd_test
 from genai_operators.decisions.profile import ColumnProfile, profile_column, profile_counts
 
@@ -109,6 +109,67 @@ def random_features(n: int, *, runs: int, seed: int, dimensions: int = 16) -> Ta
         points = np.concatenate([first, second])
         tested = discrepancy_test(RandomFeatures(points, generator=random), n, n, LEVEL, random, permutations=99)
         tally.add({"discrepancy": tested.p_value})
+    return tally
+
+
+class _RememberedFeatures(RandomFeatures):
+    """The first of the same features, kept in memory for many labellings of the same rows."""
+
+    KEPT = 64
+    """Frequencies a bandwidth. With fewer the test sees less; how often it alarms without reason is the same."""
+
+    def __init__(self, points: NDArray[np.float32], *, generator: Generator) -> None:
+        super().__init__(points, generator=generator)
+        kept = self._frequencies.reshape(-1, len(BANDWIDTH_DIVISORS), self._each)[:, :, : self.KEPT]
+        self._each, self._frequencies = self.KEPT, kept.reshape(len(kept), -1)
+        width = self._frequencies.shape[1]
+        self._features = np.empty((2 * width, len(points)), dtype=np.float32)
+        for start in range(0, len(points), 4_096):
+            block = slice(start, start + 4_096)
+            phases = (points[block] - self._centre) @ self._frequencies
+            self._features[:width, block], self._features[width:, block] = np.cos(phases).T, np.sin(phases).T
+
+    def __call__(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        means = (self._features @ weights).astype(np.float64)
+        powers = np.square(means[: len(means) // 2]) + np.square(means[len(means) // 2 :])
+        each: NDArray[np.float64] = powers.reshape(len(BANDWIDTH_DIVISORS), self._each, -1).mean(axis=1)
+        return each
+
+
+def random_features_of_pools(n: int, *, runs: int, seed: int, dimensions: int = 16, pools: int = 8) -> Tally:
+    """:func:`random_features` where sampling would take hours: each run splits one of a few pools of ``2 n`` rows.
+
+    Two halves of a shuffled pool are two samples of one distribution, given all their rows. 19 permutations.
+    """
+    random, tally = np.random.default_rng([seed, n]), Tally()
+    topics = random.standard_normal((12, dimensions)) / 2
+    for _ in range(pools):
+        forms = _RememberedFeatures(embedded(random, 2 * n, topics), generator=random)
+        for _ in range(runs // pools):
+            # Shuffling the labels instead of the rows, which are many times as wide.
+            tested = discrepancy_test(_Shuffled(forms, random.permutation(2 * n)), n, n, LEVEL, random, permutations=19)
+            tally.add({"discrepancy": tested.p_value})
+    return tally
+
+
+@dataclass(frozen=True)
+class _Shuffled:
+    """The forms of the rows in another order."""
+
+    forms: _RememberedFeatures
+    order: NDArray[np.int64]
+
+    def __call__(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.forms(np.ascontiguousarray(weights[self.order]))
+
+
+def clusters(n: int, *, runs: int, seed: int, dimensions: int = 16) -> Tally:
+    """Cluster counts alone on two samples of ``n`` embeddings of several topics."""
+    random, tally = np.random.default_rng([seed, n]), Tally()
+    topics = random.standard_normal((12, dimensions)) / 2
+    for _ in range(runs):
+        first, second = (embedded(random, n, topics) for _ in range(2))
+        tally.add({"clusters": cluster_test(first, second, clusters=20, level=LEVEL, generator=random).test.p_value})
     return tally
 
 
