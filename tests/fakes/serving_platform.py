@@ -18,7 +18,7 @@ import httpx
 
 from genai_operators.serving.contract import Deployment, GatewaySettings, ServeOptions
 from genai_operators.serving.local import LocalServing, platform_programs
-from genai_operators.store import Store
+from genai_operators.store import MANIFEST_NAME, Store, canonical_json, directory_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_SERVER = Path(__file__).with_name("openai_server.py")
@@ -132,12 +132,17 @@ class ServingPlatform:
             options=ServeOptions(runtimes=runtimes, **options),  # type: ignore[arg-type]
         )
 
-    def deployment(self, version: int, *, model: str = "demo", runtime: str = "fake") -> Deployment:
-        folder = self.folder / "models" / f"{model}-{version}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return Deployment(
-            model=model, version=version, digest=f"digest-{version}", model_dir=str(folder), runtime=runtime
-        )
+    def deployment(
+        self, version: int, *, model: str = "demo", runtime: str = "fake", model_dir: Path | None = None
+    ) -> Deployment:
+        """:param model_dir: with real weights; a folder that a fake server does not read if not given."""
+        folder = model_dir or self.folder / "models" / f"{model}-{version}"
+        if model_dir is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text(f'{{"version": {version}}}')
+        manifest = directory_manifest(folder)
+        (folder / MANIFEST_NAME).write_bytes(canonical_json(manifest.to_json()))
+        return Deployment(model=model, version=version, digest=manifest.digest, model_dir=str(folder), runtime=runtime)
 
     def bring_up(self, serving: LocalServing, version: int, slot: str, **kinds: str) -> Deployment:
         """Deploy and wait until it is ready."""

@@ -493,6 +493,16 @@ class TestServers:
         with pytest.raises(ServingFailed, match=r"(?s)ended again and again while it started.*no weights!"):
             until(lambda: serving.ready("champion"), what="the server is given up")
 
+    def test_that_died_are_not_served_again_from_files_that_somebody_changed(
+        self, platform: ServingPlatform, serving: LocalServing, model: str
+    ) -> None:
+        deployment = platform.bring_up(serving, 1, "champion", model=model)
+        config = Path(deployment.model_dir) / "config.json"
+        config.write_text("something else")
+        os.kill(pid_answering(platform, deployment), signal.SIGKILL)
+        with pytest.raises(ServingFailed, match=r"(?s)ManifestMismatch: .*config\.json does not match its manifest"):
+            until(lambda: serving.ready("champion") and False, what="the server is given up")
+
     def test_that_refuse_a_plain_chat_are_not_waited_for(self, platform: ServingPlatform, model: str) -> None:
         command = ("{python}", str(FAKE_SERVER), "--name", "another-name", "--port", "{port}")
         serving = platform.serving(model, runtimes={"misnamed": command})
@@ -663,8 +673,8 @@ class TestDemonstration:
             unreliable += ("--name", "{name}", "--port", "{port}", "--failure-share", "0.5")
             serving = platform.serving(runtimes={"unreliable": unreliable})
             for version, runtime, slot in ((1, "standard", "champion"), (2, "unreliable", "canary")):
-                deployment = platform.deployment(version, runtime=runtime)
-                serving.deploy(dataclasses.replace(deployment, model_dir=str(model_dir)), slot=slot)  # type: ignore[arg-type]
+                deployment = platform.deployment(version, runtime=runtime, model_dir=model_dir)
+                serving.deploy(deployment, slot=slot)  # type: ignore[arg-type]
             until(lambda: serving.ready("champion"), what="the real server is ready", limit_s=240)
             until(lambda: serving.ready("canary"), what="the unreliable server is ready", limit_s=240)
             champion = platform.ask(stream=True, max_tokens=8, headers={"x-genai-variant": "champion"})

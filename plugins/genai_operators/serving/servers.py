@@ -15,6 +15,7 @@ from genai_operators.serving.contract import STANDARD_RUNTIME, Deployment, Gatew
 from genai_operators.serving.program_files import ENVIRONMENT, Program, ProgramFiles
 from genai_operators.serving.programs import Programs, ProgramState
 from genai_operators.serving.state import Server
+from genai_operators.serving.verified_start import command_line
 
 # `transformers serve` answers only to the name it was started with, so it is started beside a link of that name.
 # `-P` keeps the working directory, which holds a folder named like the model, out of Python's module search.
@@ -152,8 +153,13 @@ def write_program(directory: Path, server: Server) -> None:
     deployment = server.deployment
     folder = directory / SERVERS_FOLDER / deployment.id
     folder.mkdir(parents=True, exist_ok=True)
-    _link(folder / deployment.model, target=Path(deployment.model_dir).resolve())
-    command = [part.replace("{port}", str(server.port)) for part in server.command]
+    model_dir = Path(deployment.model_dir).resolve()
+    _link(folder / deployment.model, target=model_dir)
+    command = command_line(
+        [part.replace("{port}", str(server.port)) for part in server.command],
+        model_dir=model_dir,
+        digest=deployment.digest,
+    )
     program = Program(name=deployment.id, command=command, directory=folder, environment=ENVIRONMENT)
     ProgramFiles(directory).write(program)
 

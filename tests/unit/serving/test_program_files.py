@@ -73,7 +73,7 @@ class TestStart:
         programs = platform_programs(tmp_path, (tmp_path / "store").as_uri(), free_port(), free_port())
         assert set(programs) == {"envoy", "ingest"}
         assert files.names() == [deployment.id]
-        assert read_back(files.file_path(deployment.id), tmp_path)["command"] == f"serve --port {server.port}"
+        assert read_back(files.file_path(deployment.id), tmp_path)["command"].endswith(f"-- serve --port {server.port}")
 
     def test_keeps_prompts_from_other_users_of_the_machine(self, tmp_path: Path) -> None:
         directory = tmp_path / "gateway"
