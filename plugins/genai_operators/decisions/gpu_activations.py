@@ -25,7 +25,7 @@ def layer_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
     names |= {matrix.name for matrix in adapted(shape, setup)}
     norm = half  # the input; RMS norm in eager mode keeps it in fp32 instead, and the normalised one where trained
     if shape.gated and not setup.compiled:
-        norm = 4 + (half if full else 0)
+        norm = 4 + (setup.residual_bytes if full else 0)
     attention = 2 * shape.attention_width + 2 * shape.kv_width  # q, k, v and output
     width = shape.active_intermediate
     feed_forward = width * ((2 if setup.compiled else 3) if shape.gated else 1)  # gate, up, activation
@@ -46,7 +46,7 @@ def backward_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
 
 def checkpoint_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
     """The inputs of all layers; with checkpointing nothing else is kept."""
-    return float(shape.layers * setup.tokens * shape.hidden * setup.precision.bytes)
+    return float(shape.layers * setup.tokens * shape.hidden * setup.residual_bytes)
 
 
 def logits_bytes(shape: ModelShape, setup: TrainingSetup) -> float:

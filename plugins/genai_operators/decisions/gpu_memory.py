@@ -97,6 +97,7 @@ def training_memory(shape: ModelShape, setup: TrainingSetup, *, constants: Const
     kept = temporary["checkpoints"] if setup.checkpointing else temporary["layer"] * shape.layers
     # Without accumulation the gradients appear while the activations go.
     early, late = (gradients, gradients) if setup.accumulation > 1 else (0.0, gradients)
+    kept += temporary["cast"]
     inside = (temporary["layer"] if setup.checkpointing else 0.0) + temporary["backward"] + temporary["dequantised"]
     moments = {
         "loss": (held + early, kept + temporary["logits"] + temporary["gathered"]),
@@ -149,6 +150,8 @@ def trained(shape: ModelShape, setup: TrainingSetup) -> list[tuple[float, Precis
     """
     deepspeed = setup.sharding.deepspeed
     half = setup.precision is not Precision.FP32
+    if setup.method is Method.FULL and setup.autocast and not deepspeed:
+        return [(float(shape.parameters), Precision.FP32, False)]
     if setup.method is Method.FULL:
         return [(float(shape.parameters), setup.precision, half and (setup.master_weights or deepspeed))]
     adapter = setup.precision if deepspeed else setup.adapter_precision
@@ -168,7 +171,7 @@ def _frozen_bytes(shape: ModelShape, setup: TrainingSetup) -> float:
         return 0.0
     rest = shape.parameters - shape.linear_weights
     if setup.method is Method.LORA:
-        return float(shape.parameters * setup.precision.bytes)
+        return float(shape.parameters * (4 if setup.autocast else setup.precision.bytes))
     kept = 4 if setup.upcast_embeddings else setup.precision.bytes
     return shape.linear_weights * setup.quantized_bytes + rest * kept
 
@@ -191,10 +194,23 @@ def _temporaries(shape: ModelShape, setup: TrainingSetup) -> dict[str, float]:
         "layer": layer_bytes(shape, setup),
         "backward": backward_bytes(shape, setup),
         "logits": logits_bytes(shape, setup),
+        "cast": _cast(shape, setup),
         "gathered": _gathered(shape, setup),
         "dequantised": float(dequantised) if setup.method is Method.QLORA else 0.0,
         "step": _step(shape, setup),
     }
+
+
+def _cast(shape: ModelShape, setup: TrainingSetup) -> float:
+    """Half copies of fp32 weights under autocast. The backward pass needs each until it has come back to its layer.
+
+    Checkpointing makes those of frozen weights anew, layer by layer; those of trained ones are cached (torch.autocast).
+    """
+    if not setup.autocast:
+        return 0.0
+    again = setup.checkpointing and setup.method is not Method.FULL
+    layers = shape.layer_weights if again else shape.linear_weights
+    return float((layers + shape.vocabulary * shape.hidden) * setup.precision.bytes)
 
 
 def _gathered(shape: ModelShape, setup: TrainingSetup) -> float:

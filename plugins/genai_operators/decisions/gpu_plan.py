@@ -20,9 +20,7 @@ from genai_operators.decisions.gpu_options import (
     Rejection,
     TrainingRun,
     fitted_setup,
-    memory_kind,
     option,
-    time_kind,
 )
 from genai_operators.decisions.gpu_prices import Price, PriceList, Purchase
 from genai_operators.decisions.gpu_setup import TrainingSetup
@@ -137,25 +135,6 @@ def plan(
         currency=prices.currency,
         prices_of=prices.at,
     )
-
-
-def learn(
-    knowledge: Knowledge, way: Option, *, peak: float | None = None, hours: float | None = None, ran_out: bool = False
-) -> Knowledge:
-    """What a finished (or failed) run of ``way`` teaches, whenever that way was planned.
-
-    :param peak: bytes of the fullest GPU, the CUDA context included, the allocator's cache not.
-    :param hours: of the whole run, interruptions left out.
-    :param ran_out: it ended with an out-of-memory error; ``peak`` is then not needed.
-    """
-    memory, time, setup = knowledge.memory, knowledge.time, way.setup
-    if ran_out:
-        memory = memory.observe_out_of_memory(memory_kind(setup), estimated=way.estimated_peak, capacity=way.capacity)
-    elif peak is not None:
-        memory = memory.observe(memory_kind(setup), estimated=way.estimated_peak, measured=peak)
-    if hours is not None:
-        time = time.observe(time_kind(setup, way.gpu), estimated=way.estimated_hours, measured=hours)
-    return Knowledge(memory=memory, time=time, confidence=knowledge.confidence)
 
 
 def describe(way: Option, currency: str) -> str:

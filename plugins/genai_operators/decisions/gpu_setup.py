@@ -149,6 +149,8 @@ class TrainingSetup:
     :param precision: of weights in the matrix products. :param loss_precision: of logits in the loss: fp32 under
         autocast and wherever the model calls ``logits.float()``; that of the weights where neither happens.
     :param master_weights: full training keeps fp32 weights beside the half ones (mixed precision); False is pure half.
+    :param autocast: weights are held in fp32 and cast to ``precision`` where they are used (``bf16=True`` of a Hugging
+        Face trainer on a model that was loaded in fp32); ``master_weights`` then says nothing.
     :param optimizer_in_backward: each gradient is used and freed at once; needs ``accumulation = 1``.
     :param step_copies: instead of the optimizer's; 2 for ``adamw`` before PyTorch 2.1.
     :param lora_targets: matrices with an adapter. :param lora_dropout: above zero, inputs are copied once more.
@@ -169,6 +171,7 @@ class TrainingSetup:
     precision: Precision = Precision.BF16
     loss_precision: Precision = Precision.FP32
     master_weights: bool = True
+    autocast: bool = False
     optimizer: Optimizer = Optimizer.ADAMW_FUSED
     optimizer_in_backward: bool = False
     step_copies: int | None = None
@@ -207,6 +210,8 @@ class TrainingSetup:
             raise ConfigurationError(f"training setup: lora_targets {unknown} unknown; known: {', '.join(ALL_LINEAR)}")
         if self.gpus > 1 and self.sharding is Sharding.NONE:
             raise ConfigurationError(f"training setup: {self.gpus} GPUs need a sharding: ddp, zero1, ..., or fsdp")
+        if self.autocast and (self.method is Method.QLORA or self.precision is Precision.FP32):
+            raise ConfigurationError("training setup: autocast is for full or lora training in bf16 or fp16")
         if self.optimizer_in_backward and self.accumulation > 1:
             raise ConfigurationError("training setup: optimizer_in_backward cannot accumulate gradients")
 
@@ -214,6 +219,11 @@ class TrainingSetup:
     def tokens(self) -> int:
         """Of one micro-batch, padding included."""
         return self.micro_batch * self.sequence_length
+
+    @property
+    def residual_bytes(self) -> int:
+        """Of one number between two layers; autocast leaves sums of fp32 and half in fp32."""
+        return 4 if self.autocast else self.precision.bytes
 
     @property
     def temporary_step_copies(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from genai_operators.decisions.gpu_catalogue import Gpu
 from genai_operators.decisions.gpu_memory import adapter_weights, trained
-from genai_operators.decisions.gpu_setup import Method, Sharding, TrainingSetup
+from genai_operators.decisions.gpu_setup import Method, Precision, Sharding, TrainingSetup
 from genai_operators.decisions.gpu_shape import ModelShape
 
 UTILISATION = 0.74
@@ -84,8 +84,9 @@ def step_time(shape: ModelShape, setup: TrainingSetup, gpu: Gpu, *, length: floa
     count = sum(number for number, _, _ in trained(shape, setup))
     moved = shape.linear_weights * setup.dequantise_bytes * passes if setup.method is Method.QLORA else 0.0
     split = setup.gpus if setup.sharding.splits_optimizer else 1
+    rate = gpu.fp32_teraflops if setup.precision is Precision.FP32 else gpu.teraflops
     return StepTime(
-        arithmetic=training_flops(shape, setup, length=length) / (gpu.teraflops * 1e12 * utilisation(shape, gpu)),
+        arithmetic=training_flops(shape, setup, length=length) / (rate * 1e12 * utilisation(shape, gpu)),
         launch=shape.layers * LAUNCH_S * passes / 3 / (4 if setup.compiled else 1),
         dequantise=moved / gpu.bandwidth,
         communication=_communicated(shape, setup) / (gpu.link * LINK_SHARE),

@@ -239,3 +239,30 @@ class TestWrongSetup:
     def test_inference_is_named(self, options: dict[str, Any]):
         with pytest.raises(ConfigurationError, match=next(iter(options))):
             InferenceSetup(**options)
+
+
+class TestAutocast:
+    """Weights in fp32 that are cast where they are used: what ``bf16=True`` does to a model loaded in fp32."""
+
+    def test_full_training_holds_weights_gradients_and_states_in_fp32_and_copies_in_half(self):
+        parts = training_memory(LLAMA_3_8B, TrainingSetup(method=Method.FULL, autocast=True)).parts
+        each = LLAMA_3_8B.parameters
+        assert (parts["weights"], parts["gradients"], parts["optimizer"]) == (4 * each, 4 * each, 8 * each)
+        output = LLAMA_3_8B.vocabulary * LLAMA_3_8B.hidden
+        assert parts["cast"] == 2 * (LLAMA_3_8B.linear_weights + output)
+
+    def test_a_frozen_base_is_in_fp32_too(self):
+        assert training_memory(LLAMA_3_8B, TrainingSetup(autocast=True)).parts["weights"] > 4 * LLAMA_3_8B.parameters
+        assert peak(autocast=True) - peak() > 2 * LLAMA_3_8B.parameters
+
+    def test_checkpointing_casts_frozen_weights_layer_by_layer(self):
+        copies = {
+            again: training_memory(LLAMA_3_8B, TrainingSetup(autocast=True, checkpointing=again)).parts["cast"]
+            for again in (True, False)
+        }
+        assert copies[False] - copies[True] == 2 * (LLAMA_3_8B.layers - 1) * LLAMA_3_8B.layer_weights
+
+    @pytest.mark.parametrize("wrong", [{"method": "qlora"}, {"precision": "fp32"}])
+    def test_what_cannot_be_is_refused(self, wrong: dict[str, Any]):
+        with pytest.raises(ConfigurationError, match="autocast"):
+            TrainingSetup(autocast=True, **wrong)

@@ -18,8 +18,9 @@ from benchmarks.gpu_published import shapes
 from genai_operators.decisions.gpu_catalogue import CATALOGUE, gpu_named
 from genai_operators.decisions.gpu_margin import Residuals, memory_residuals
 from genai_operators.decisions.gpu_memory import training_memory
-from genai_operators.decisions.gpu_options import Knowledge, TrainingRun, interruption_hours
-from genai_operators.decisions.gpu_plan import GpuPlan, Limits, learn, plan
+from genai_operators.decisions.gpu_observation import LEAST_HOURS, Observation, learn_from
+from genai_operators.decisions.gpu_options import Knowledge, Option, TrainingRun, interruption_hours
+from genai_operators.decisions.gpu_plan import GpuPlan, Limits, plan
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
 from genai_operators.decisions.gpu_setup import Method, Precision, Sharding, TrainingSetup
 from genai_operators.decisions.gpu_speed import training_flops, utilisation
@@ -240,14 +241,17 @@ class TestInterruptions:
         assert made(prices=price_list({**RECORD, **stormy})).chosen.purchase is Purchase.ON_DEMAND
 
 
+def seen(way: Option, **measured: Any) -> Observation:
+    return Observation(shape=LLAMA_3_8B, setup=way.setup, run=RUN, gpu=way.gpu, **measured)
+
+
 class TestLearning:
     def test_the_default_margin(self):
         assert memory_residuals().factor("any").upper == pytest.approx(1.2, abs=0.005)
 
     def test_own_peaks_move_and_narrow_the_interval(self):
-        way, knowledge = made().chosen, Knowledge()
-        for _ in range(5):
-            knowledge = learn(knowledge, way, peak=way.memory.expected * 1.1, hours=way.estimated_hours * 2)
+        way = made().chosen
+        knowledge = learn_from([seen(way, peak=way.memory.expected * 1.1, hours=way.estimated_hours * 2)] * 5)
         again = next(w for w in made(knowledge=knowledge).options if w.name == way.name)
         ratio = again.memory.expected / training_memory(LLAMA_3_8B, again.setup).peak
         assert ratio == pytest.approx(1.1, rel=0.02)
@@ -257,30 +261,49 @@ class TestLearning:
     def test_order_does_not_matter(self):
         way = made().chosen
         peaks = [way.memory.expected * factor for factor in (0.9, 1.05, 1.2)]
-        forward = backward = Knowledge()
-        for value in peaks:
-            forward = learn(forward, way, peak=value)
-        for value in reversed(peaks):
-            backward = learn(backward, way, peak=value)
+        forward, backward = (
+            learn_from([seen(way, peak=value) for value in order]) for order in (peaks, reversed(peaks))
+        )
         kind = next(iter(forward.memory.kinds))
         assert forward.memory.factor(kind).upper == pytest.approx(backward.memory.factor(kind).upper)
 
     def test_other_kinds_of_run_stay_untouched(self):
-        knowledge = learn(Knowledge(), made().chosen, peak=made().chosen.memory.expected * 1.3)
+        way = made().chosen
+        knowledge = learn_from([seen(way, peak=way.memory.expected * 1.3)])
         assert knowledge.memory.factor("full/fsdp") == memory_residuals().factor("full/fsdp")
 
     def test_running_out_of_memory_raises_the_bound(self):
         way = made(gpus=["l4"], setup=replace(LORA, method=Method.QLORA)).chosen
-        knowledge = learn(Knowledge(), way, ran_out=True)
+        knowledge = learn_from([seen(way, ran_out_of=way.capacity)])
         kind = next(iter(knowledge.memory.kinds))
         assert knowledge.memory.factor(kind).upper > memory_residuals().factor(kind).upper
 
     def test_what_was_learned_survives_json(self):
-        knowledge = learn(Knowledge(), made().chosen, peak=2e10, hours=3.0)
+        knowledge = learn_from([seen(made().chosen, peak=2e10, hours=3.0)])
         for residuals in (knowledge.memory, knowledge.time):
             assert Residuals.from_json(json.loads(json.dumps(residuals.to_json()))) == residuals
         with pytest.raises(DataError, match="version 7"):
             Residuals.from_json({**knowledge.memory.to_json(), "version": 7})
+
+    def test_an_observation_survives_json_and_is_folded_by_the_present_formulas(self):
+        observation = seen(made().chosen, peak=2e10, hours=3.0)
+        again = Observation.from_json(json.loads(json.dumps(observation.to_json())))
+        assert again == observation
+        assert learn_from([again]) == learn_from([observation])
+        for wrong, message in (({"version": 7}, "version 7"), ({"shape": {}}, "cannot be read")):
+            with pytest.raises(DataError, match=message):
+                Observation.from_json({**observation.to_json(), **wrong})
+
+    def test_a_run_of_minutes_teaches_no_pace(self):
+        way = made().chosen
+        assert learn_from([seen(way, hours=LEAST_HOURS / 2)]) == Knowledge()
+        assert learn_from([seen(way, hours=LEAST_HOURS * 2)]) != Knowledge()
+
+    def test_a_run_on_an_unknown_gpu_teaches_memory_only(self):
+        way = made().chosen
+        knowledge = learn_from([replace(seen(way, peak=2e10, hours=3.0), gpu=None)])
+        assert knowledge.memory.kinds
+        assert not knowledge.time.kinds
 
     @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
     def test_a_measurement_that_cannot_be(self, value: float):
@@ -289,6 +312,11 @@ class TestLearning:
 
 
 class TestUtilisation:
+    def test_fp32_is_as_slow_as_the_data_sheet_says(self):
+        options = {"setup": replace(LORA, precision=Precision.FP32), "gpus": ["h100"], "counts": [4]}
+        fast, slow = (made(gpus=["h100"], counts=[4]).chosen, made(**options).chosen)
+        assert slow.hours.expected > 5 * fast.hours.expected
+
     def test_slow_memory_wastes_arithmetic(self):
         """An L40S has more peak than an A100 and two fifths of its bandwidth."""
         assert utilisation(LLAMA_3_8B, CATALOGUE["l40s"]) < 0.75 * utilisation(LLAMA_3_8B, CATALOGUE["a100-80gb"])
@@ -327,6 +355,7 @@ class TestPage:
         for name, gpu in CATALOGUE.items():
             assert gpu_named(name) is gpu
             assert min(gpu.memory, gpu.teraflops, gpu.bandwidth, gpu.link) > 0
+            assert 0 < gpu.fp32_teraflops < gpu.teraflops
 
 
 def test_price_list_is_dated() -> None:
