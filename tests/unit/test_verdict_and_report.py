@@ -46,6 +46,10 @@ class TestVerdict:
         ).render_text()
         assert "psi = 0.5 [0.4, 0.6] against 0.1 (n = 1,200)" in text
 
+    def test_markdown_is_a_list_as_forms_put_the_lines_of_a_code_block_into_one(self) -> None:
+        text = Verdict.of("drift", [check(Outcome.FAIL), check(Outcome.PASS)]).render_markdown()
+        assert [line[:7] for line in text.splitlines()[2:]] == ["- fail:", "- pass:"]
+
 
 class TestPage:
     def test_is_self_contained_and_escapes_what_it_is_given(self) -> None:

@@ -97,10 +97,15 @@ class Verdict:
         )
 
     def render_text(self) -> str:
-        """One line for the gate, one for each check; for the task log and the approval body."""
+        """One line for the gate, one for each check; for the task log."""
         lines = [f"{self.gate.upper()}: {self.outcome.upper()} - {self.summary}"]
         lines += [f"  [{check.outcome}] {describe(check)}" for check in self.checks]
         return "\n".join(lines)
+
+    def render_markdown(self) -> str:
+        """The same as a heading and a list; for Airflow's forms, which put the lines of a code block into one."""
+        lines = [f"**{self.gate}: {self.outcome.upper()}** {self.summary}", ""]
+        return "\n".join([*lines, *(f"- {check.outcome}: {describe(check)}" for check in self.checks)])
 
 
 def describe(check: Check) -> str:

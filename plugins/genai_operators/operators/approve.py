@@ -71,11 +71,11 @@ class ApproveReleaseOperator(ApprovalOperator):  # type: ignore[misc]  # the pro
         return super().execute(context)
 
     def _scorecard(self) -> str:
-        """Markdown: the candidate, then each gate's verdict as the log shows it."""
+        """Markdown: the candidate, then each gate's verdict."""
         parts = [f"**Candidate**: `{self.candidate}`"] if self.candidate else []
         for title, uri in self.results.items():
             store, path = locate(uri)
             record = store.get_json(path).get("verdict")
-            text = Verdict.from_json(record).render_text() if record else "no verdict"
-            parts.append(f"**{title}**\n\n```\n{text}\n```")
+            text = Verdict.from_json(record).render_markdown() if record else "no verdict"
+            parts.append(f"### {title}\n\n{text}")
         return "\n\n".join(parts)

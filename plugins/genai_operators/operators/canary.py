@@ -265,7 +265,7 @@ class CanaryReleaseOperator(BaseOperator):
             ti_id=context["ti"].id,
             options=[PROMOTE, ROLL_BACK],
             subject=f"Promote v{subject.plan.candidate.version} of {self.model} without a proof?",
-            body=f"```\n{verdict.render_text()}\n```\n\nThe champion has all traffic meanwhile.",
+            body=f"{verdict.render_markdown()}\n\nThe champion has all traffic meanwhile.",
         )
         raise TaskAwaitingInput(method_name="answered", kwargs={"subject": event["subject"]})
 

@@ -253,7 +253,7 @@ class WorkloadOperator(BaseOperator):
             ti_id=context["ti"].id,
             options=[ACCEPT, REJECT],
             subject=f"{self.task_id}: {verdict.summary}",
-            body=f"```\n{verdict.render_text()}\n```\n\nReport: `{reference['report']}`",
+            body=f"{verdict.render_markdown()}\n\nReport: `{reference['report']}`",
         )
         raise TaskAwaitingInput(method_name="answered", kwargs={"reference": reference, **where})
 
