@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from genai_operators.decisions.drift_feature import DriftSettings, FeatureDrift
 from genai_operators.decisions.verdict import Check, Outcome
-
-if TYPE_CHECKING:
-    from genai_operators.decisions.drift import DriftSettings, FeatureDrift
 
 NAMED = 5
 """Features named in the sentence; the checks list all."""

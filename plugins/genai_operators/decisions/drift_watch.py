@@ -10,17 +10,23 @@ the same profiles and the same state give the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from genai_operators.decisions.alpha_spending import SpendingPlan
-from genai_operators.decisions.drift import DriftResult, DriftSettings, compare
+from genai_operators.decisions.drift import DriftResult, DriftSettings, compare_segments
 from genai_operators.decisions.profile import Profile, merge
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import ConfigurationError, DataError
 
 WATCH_VERSION = 1
+
+Segments = tuple[Mapping[str, Profile], Mapping[str, Profile]]
+"""More to compare than the columns, by name: of the reference, and of a window."""
+
+MoreSegments = Callable[[Sequence[int]], Segments]
+"""The further segments of a window of these periods; pure, as the watch replays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +113,29 @@ class WatchReport:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What windows are made of, and compared with."""
+
+    periods: Mapping[int, Profile]
+    reference: Profile
+    more: MoreSegments
+
+
 def watch(
-    state: WatchState, periods: Mapping[int, Profile], reference: Profile, *, period: int, settings: WatchSettings
+    state: WatchState,
+    periods: Mapping[int, Profile],
+    reference: Profile,
+    *,
+    period: int,
+    settings: WatchSettings,
+    more: MoreSegments = lambda _periods: ({}, {}),
 ) -> tuple[WatchState, WatchReport]:
     """Judge one period.
 
     :param periods: profiles by period number, up to the longest window back; a period without rows may be absent.
     :param period: the one to judge; every period is judged once, in order, gaps allowed.
+    :param more: further segments to compare, under the same false discovery rate as the columns.
     :raises DataError: a period before its predecessor; profiles of other columns than the reference.
     """
     if state.period is not None and period <= state.period:
@@ -122,11 +144,12 @@ def watch(
     if state.reference != reference.digest:
         start = None if state.period is None else period
         before = replace(state, start=start, alarmed_since=None, raised_by=None, quiet_periods=0)
-    looks = tuple(_looks(before, periods, reference, period, settings.plan.due(period), settings))
+    evidence = _Evidence(periods, reference, more)
+    looks = tuple(_looks(before, evidence, period, settings.plan.due(period), settings))
     found = [look.window for look in looks if look.result.verdict.outcome is Outcome.FAIL]
     if before.alarmed_since is not None:
         raised = False
-        after = _still_alarmed(before, period, _lingers(before, periods, reference, period, settings), settings)
+        after = _still_alarmed(before, period, _lingers(before, evidence, period, settings), settings)
     else:
         cooling = before.last_alarm is not None and period - before.last_alarm <= settings.cool_down
         raised = bool(found) and not cooling
@@ -137,40 +160,38 @@ def watch(
 
 
 def _looks(
-    state: WatchState,
-    periods: Mapping[int, Profile],
-    reference: Profile,
-    period: int,
-    windows: Sequence[int],
-    settings: WatchSettings,
+    state: WatchState, evidence: _Evidence, period: int, windows: Sequence[int], settings: WatchSettings
 ) -> Iterator[Look]:
     """Compare each window that has rows and reaches no further back than the evidence does.
 
     Windows nest, so each extends the merge of the one before.
     """
+    periods = evidence.periods
     first = min(periods, default=period) if state.start is None else state.start
     merged: Profile | None = None
     oldest = period + 1
+    reached: list[int] = []
     for window in sorted(windows):
         if period - window + 1 < first:
             return
-        inside = [periods[p] for p in range(period - window + 1, oldest) if p in periods]
+        inside = [p for p in range(period - window + 1, oldest) if p in periods]
         oldest = period - window + 1
+        reached += inside
         if inside:
-            merged = merge(inside if merged is None else [*inside, merged])
+            merged = merge([*(periods[p] for p in inside), *([] if merged is None else [merged])])
         if merged is not None:
             level = settings.plan.level(window)
             spent = replace(settings.drift, false_discovery_rate=level, seed=settings.drift.seed + period)
-            yield Look(window, level, compare(reference, merged, spent))
+            learnt, seen = evidence.more(sorted(reached))
+            result = compare_segments({"": evidence.reference, **learnt}, {"": merged, **seen}, spent)
+            yield Look(window, level, result)
 
 
-def _lingers(
-    state: WatchState, periods: Mapping[int, Profile], reference: Profile, period: int, settings: WatchSettings
-) -> bool:
+def _lingers(state: WatchState, evidence: _Evidence, period: int, settings: WatchSettings) -> bool:
     """Is anything still proved above the lower minimum?"""
     lower = replace(settings.drift, minimum_effect=settings.drift.minimum_effect * settings.clear_share)
     windows = [window for window in settings.plan.windows if window <= (state.raised_by or 1)]
-    looks = _looks(state, periods, reference, period, windows, replace(settings, drift=lower))
+    looks = _looks(state, evidence, period, windows, replace(settings, drift=lower))
     return any(look.result.verdict.outcome is Outcome.FAIL for look in looks)
 
 
