@@ -141,6 +141,24 @@ def newest_checkpoint_step(store: Store, directory: str) -> int:
     return max(steps)
 
 
+def start_path(attempt: Attempt, number: int) -> str:
+    """Path of the record of the attempt's ``number``-th replacement process (from 1)."""
+    return attempt.path(f"starts/{number}.json")
+
+
+def newest_start(attempt: Attempt, *, known: int = 0) -> tuple[int, Mapping[str, Any]]:
+    """Number and record of the newest replacement; 0 and the claim where there is none. Both have step and stalls.
+
+    :param known: a number that is known to be there; saves requests.
+    """
+    number, record = known, attempt.claim
+    if known:
+        record = attempt.store.get_json(start_path(attempt, known))
+    while (found := attempt.store.find_json(start_path(attempt, number + 1))) is not None:
+        number, record = number + 1, found
+    return number, record
+
+
 def recorded_ending(attempt: Attempt) -> Ending | None:
     """How the attempt ended as far as it was written down; ``None`` while it may run."""
     store = attempt.store

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from genai_operators.compute.contract import Backend
-from genai_operators.compute.local import LocalCompute
 from genai_operators.exceptions import ConfigurationError
 
-TARGETS = (LocalCompute.target,)
+#: target -> module and class; imported when asked for, as a laptop needs no cluster's client.
+BACKENDS: Mapping[str, str] = {
+    "local": "genai_operators.compute.local:LocalCompute",
+    "kubernetes": "genai_operators.compute.kubernetes.backend:KubernetesCompute",
+}
 
 
 def open_backend(description: Mapping[str, Any]) -> Backend:
     """Open a backend: ``{"target": "local", "python": "/env/bin/python"}``.
 
-    ``target`` alone is enough to probe and to stop what runs.
+    What :meth:`~genai_operators.compute.contract.Backend.describe` said (it stands in the claim) is enough to probe and
+    to stop what runs.
 
     :raises ConfigurationError: when there is no such target, or it has no such setting.
     """
     settings = dict(description)
     target = settings.pop("target", None)
-    if target not in TARGETS:
-        raise ConfigurationError(f"there is no compute target {target!r}; there is {', '.join(TARGETS)}")
+    backend = backend_class(target)
     try:
-        return LocalCompute(**settings)
+        opened: Backend = backend(**settings)
     except TypeError as error:
         raise ConfigurationError(f"compute target {target!r}: {error}") from error
+    return opened
+
+
+def restarts(description: Mapping[str, Any]) -> bool:
+    """Whether the backend's platform may begin an attempt again; known without opening it.
+
+    :raises ConfigurationError: when there is no such target.
+    """
+    return bool(backend_class(description.get("target")).restarts)
+
+
+def backend_class(target: Any) -> Any:
+    """The class of a target. :raises ConfigurationError: when there is none."""
+    if target not in BACKENDS:
+        raise ConfigurationError(f"there is no compute target {target!r}; there is {', '.join(BACKENDS)}")
+    module, _, name = BACKENDS[target].partition(":")
+    return getattr(importlib.import_module(module), name)

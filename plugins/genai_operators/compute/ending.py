@@ -50,6 +50,7 @@ class Ending:
     :param message: what it said, or its last lines.
     :param out_of_memory: the kernel or the platform vouches that memory ran out.
     :param cancelled: somebody had asked it to stop.
+    :param memory: which memory ran out, ``host`` or ``gpu``, where the workload or the platform said so.
     """
 
     code: int | None
@@ -57,6 +58,7 @@ class Ending:
     message: str = ""
     out_of_memory: bool = False
     cancelled: bool = False
+    memory: str | None = None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, cancelled: bool = False) -> Ending:
@@ -67,6 +69,7 @@ class Ending:
             message=record.get("message", ""),
             out_of_memory=bool(record.get("out_of_memory", False)),
             cancelled=cancelled,
+            memory=record.get("memory"),
         )
 
     @property

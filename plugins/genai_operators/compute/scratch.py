@@ -32,9 +32,13 @@ def make_scratch_root() -> Path:
     return root
 
 
-def scratch_folder(attempt: Attempt) -> Path:
-    """The attempt's own folder. Two stores may hold the same workload; they never share a folder."""
-    return scratch_root() / f"{attempt.name}-{sha256_bytes(attempt.store.uri.encode())[:8]}"
+def scratch_folder(attempt: Attempt, *, start: int = 0) -> Path:
+    """The attempt's own folder. Two stores may hold the same workload; they never share a folder.
+
+    :param start: which process of the attempt it is for, where the platform starts several.
+    """
+    again = f"-{start}" if start else ""
+    return scratch_root() / f"{attempt.name}-{sha256_bytes(attempt.store.uri.encode())[:8]}{again}"
 
 
 def errors_file(attempt: Attempt) -> Path:
@@ -42,9 +46,9 @@ def errors_file(attempt: Attempt) -> Path:
     return scratch_folder(attempt).with_suffix(".supervisor.log")
 
 
-def remove_scratch(attempt: Attempt) -> None:
+def remove_scratch(attempt: Attempt, *, start: int = 0) -> None:
     """Remove the attempt's folder; and what its supervisor said, unless there is something to read."""
-    shutil.rmtree(scratch_folder(attempt), ignore_errors=True)
+    shutil.rmtree(scratch_folder(attempt, start=start), ignore_errors=True)
     errors = errors_file(attempt)
     if errors.exists() and errors.stat().st_size == 0:
         errors.unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """The parent of one attempt, on a laptop and in a pod: ``python -m genai_operators.compute.supervisor``.
 
-It wins the right to begin (``started.json``, create-only: an attempt begins at most once, however often it is
-launched), starts the workload as its child, and writes down what happens: a heartbeat, numbered chunks of log and
-progress, and how it ended. ``cancel.json`` or SIGTERM reach the child as SIGTERM: checkpoint, then exit 75. The child
-never outlives it.
+It wins the right to begin (:mod:`~genai_operators.compute.beginning`: an attempt begins at most once, however often it
+is launched; where the platform replaces what it took away, once at a time), starts the workload as its child, and
+writes down what happens: a heartbeat, numbered chunks of log and progress, and how it ended. ``cancel.json`` or SIGTERM
+reach the child as SIGTERM: checkpoint, then exit 75. The child never outlives it.
 
 Imports only the standard library and small modules of ours: it must be up well within a second.
 """
@@ -19,14 +19,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from genai_operators.compute.chunks import ChunkWriter
+from genai_operators.compute.beginning import Refused, Start, begin, is_superseded
 from genai_operators.compute.contract import RECORD_VERSION, Attempt
 from genai_operators.compute.ending import Disposition, Ending
+from genai_operators.compute.gpu_use import GpuMeter
 from genai_operators.compute.process import (
     Guard,
     ProcessIdentity,
@@ -37,6 +37,7 @@ from genai_operators.compute.process import (
     spawn_bound,
 )
 from genai_operators.compute.scratch import remove_scratch, scratch_folder
+from genai_operators.compute.transcript import Transcript
 from genai_operators.exceptions import StorageFull, StoreUnavailable
 from genai_operators.store import Store
 
@@ -53,14 +54,10 @@ GRACE_S = 60.0
 FAREWELL_S = 60.0
 TICK_S = 0.2
 PIPE_CLOSE_S = 5.0
-LOG_FLUSH_S = 1.0
-LOG_FLUSH_BYTES = 64 * 1024
 LONGEST_LINE = 8 * 1024
 QUEUED_LINES = 10_000
-TAIL_LINES = 8
-#: Progress is written this often, or once a hundredth of the run so far: dense at first, sparse in a long run.
-PROGRESS_FLUSH_S = (1.0, 30.0)
-PROGRESS_PREFIX = "::progress "
+#: Rows of one GPU at a time, where the claim says so.
+MICRO_BATCH_VARIABLE = "GENAI_MICRO_BATCH"
 #: Never handed to the workload: it has no business with Airflow's secrets.
 PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
 
@@ -68,28 +65,40 @@ PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
 class Supervisor:
     """Runs one attempt to its end. Call :meth:`run` once, from the main thread."""
 
-    def __init__(self, attempt: Attempt, *, command: Sequence[str], grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        attempt: Attempt,
+        *,
+        command: Sequence[str],
+        grace_s: float = GRACE_S,
+        incarnation: str | None = None,
+    ) -> None:
+        """:param incarnation: see :func:`~genai_operators.compute.beginning.begin`."""
         self._attempt = attempt
         self._store = attempt.store
         self._command = list(command)
-        self._scratch = scratch_folder(attempt)
         self._grace_s = grace_s
-        self._log = ChunkWriter(store=self._store, prefix=attempt.path("log"), suffix="txt")
-        self._progress = ChunkWriter(store=self._store, prefix=attempt.path("progress"), suffix="jsonl")
+        self._incarnation = incarnation
+        self._start = Start(0)
+        self._scratch = scratch_folder(attempt)
+        self._transcript = Transcript(attempt, write=self._try)
+        self._gpus = GpuMeter()
         self._output: queue.Queue[str] = queue.Queue(maxsize=QUEUED_LINES)
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._line_number = 0
-        self._latest: dict[str, Any] = {}
-        self._beats = 0
-        self._began = self._last_beat = self._last_log = self._last_progress = time.monotonic()
+        self._beats = self._first_beat = 0
+        self._began = self._last_beat = time.monotonic()
         self._asked_to_stop: str | None = None
         self._stop_sent: float | None = None
+        self._superseded = False
         self._child_identity: ProcessIdentity | None = None
 
     def run(self) -> int:
         """Begin if nobody has, wait, and record the end. Returns the child's exit code; 0 when it was begun already."""
-        if not self._begin():
-            return 0
+        start = begin(self._attempt, incarnation=self._incarnation)
+        if isinstance(start, Refused):
+            if self._incarnation is not None:  # the log of a pod; on this host it happens whenever one launches again
+                print(f"{self._attempt.name}: nothing to begin: {start.why}", flush=True)
+            return start.code
+        self._prepare(start)
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -98,39 +107,45 @@ class Supervisor:
             child = spawn_bound(self._command, env=self._environment(), cwd=self._scratch)
         except OSError as error:
             self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))
-            remove_scratch(self._attempt)
+            remove_scratch(self._attempt, start=start.number)
             return 127
         guard = Guard(child.pid)
         self._child_identity = ProcessIdentity.of(child.pid)
         reader = threading.Thread(target=self._read, args=(child.stdout,), daemon=True)
         reader.start()
+        self._gpus.start()
         self._watch(child)
         kill_group(child.pid)  # what it left behind; also lets go of the pipe
         guard.dismiss()
+        self._gpus.stop()
         self._take_the_rest(reader)
         self._farewell(self._ending(child.returncode, out_of_memory=oom_kills() > kills_before))
-        remove_scratch(self._attempt)
+        remove_scratch(self._attempt, start=start.number)
         return child.returncode
 
     # --- the beginning -----------------------------------------------------------------------------------------
 
-    def _begin(self) -> bool:
-        """The fence. Whoever creates ``started.json`` is the attempt; all others have nothing to do."""
-        identity = ProcessIdentity.of(os.getpid())
-        record = {"version": RECORD_VERSION, "process": identity.to_json(), "at": time.time()}
-        if not self._store.create_json(self._attempt.path("started.json"), record):
-            return False
-        for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
-            attempt = Attempt(store=self._store, directory=self._attempt.directory, number=earlier)
-            remove_scratch(attempt)
+    def _prepare(self, start: Start) -> None:
+        """Go on where an earlier process of the attempt stopped; make an empty folder to work in."""
+        self._start = start
+        self._scratch = scratch_folder(self._attempt, start=start.number)
+        if start.incarnation is None:
+            for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
+                remove_scratch(Attempt(store=self._store, directory=self._attempt.directory, number=earlier))
+        elif start.number:
+            self._transcript.go_on()
+            heartbeat = self._store.find_json(self._attempt.path("heartbeat.json")) or {"beat": 0}
+            self._beats = self._first_beat = int(heartbeat["beat"]) + 1
         self._scratch.mkdir(parents=True, mode=0o700)
-        return True
 
     def _environment(self) -> dict[str, str]:
         package_parent = str(Path(__file__).resolve().parents[2])
         kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_VARIABLES)}
+        claim = self._store.find_json(self._attempt.path("claim.json")) or {}
+        micro_batch = (claim.get("resources") or {}).get("micro_batch")
         return {
             **kept,
+            **({MICRO_BATCH_VARIABLE: str(micro_batch)} if micro_batch else {}),
             "GENAI_WORKLOAD_URI": self._store.uri_of(self._attempt.directory),
             "GENAI_ATTEMPT": str(self._attempt.number),
             "GENAI_SCRATCH": str(self._scratch),
@@ -174,27 +189,10 @@ class Supervisor:
         self._take(timeout=TICK_S)
 
     def _note(self, line: str) -> None:
-        if line.startswith(PROGRESS_PREFIX):
-            try:
-                figures = json.loads(line.removeprefix(PROGRESS_PREFIX))
-                self._latest = {**self._latest, **figures}
-                self._progress.add(json.dumps(figures, sort_keys=True))
-            except (ValueError, TypeError):
-                self._note(f"(progress that is not a JSON object: {line.removeprefix(PROGRESS_PREFIX)[:80]})")
-            return
-        self._line_number += 1
-        self._tail.append(line)
-        self._log.add(f"{self._line_number:06d} {line}")
+        self._transcript.take(line, besides=self._gpus.latest)
 
     def _flush(self, *, everything: bool = False) -> None:
-        now = time.monotonic()
-        if everything or now - self._last_log >= LOG_FLUSH_S or self._log.pending_bytes >= LOG_FLUSH_BYTES:
-            self._last_log = now
-            self._try(self._log.flush)
-        shortest, longest = PROGRESS_FLUSH_S
-        if everything or now - self._last_progress >= min(max(shortest, (now - self._began) / 100), longest):
-            self._last_progress = now
-            self._try(self._progress.flush)
+        self._transcript.flush(everything=everything)
 
     def _beat(self) -> None:
         self._store.put_json(self._attempt.path("heartbeat.json"), self._heartbeat())
@@ -208,7 +206,10 @@ class Supervisor:
             "beat": self._beats,
             "at": time.time(),
             "seconds": round(time.monotonic() - self._began, 1),
-            "progress": self._latest,
+            "start": self._start.number,
+            "progress": self._transcript.latest,
+            "gpu": dict(self._gpus.latest),
+            "peak_gpu_memory_bytes": self._gpus.peak_bytes,
             "peak_memory_bytes": max(live_memory_bytes(child.pid) if child else 0, children_memory_bytes()),
             "child": child.to_json() if child else None,
             "ended": False,
@@ -217,9 +218,11 @@ class Supervisor:
     def _yield_if_lost(self, child: subprocess.Popen[bytes]) -> None:
         """A supervisor that could not say that it lives must reckon that others took it for dead."""
         silent_s = time.monotonic() - self._last_beat
-        if silent_s > SUSPECT_S and self._has_successor():
+        if self._is_superseded():
+            lost, self._superseded = "another process was started in its place", True
+        elif silent_s > SUSPECT_S and self._has_successor():
             lost = "the next attempt has been claimed"
-        elif self._beats % ORPHAN_BEATS == 0 and self._is_orphan():
+        elif (self._beats - self._first_beat) % ORPHAN_BEATS == 0 and self._is_orphan():
             lost = "its records were removed from the store"
         elif not self._try(self._beat) and silent_s > LEASE_S:
             lost = f"no heartbeat could be written for {silent_s:.0f} s"
@@ -233,6 +236,12 @@ class Supervisor:
         """Whether somebody removed the store (``rm -r .run``): nobody can ever ask for the result, or for a stop."""
         try:
             return not self._store.exists(self._attempt.path("claim.json"))
+        except StoreUnavailable:
+            return False  # the lease bounds how long that may go on
+
+    def _is_superseded(self) -> bool:
+        try:
+            return is_superseded(self._attempt, self._start)
         except StoreUnavailable:
             return False  # the lease bounds how long that may go on
 
@@ -269,11 +278,15 @@ class Supervisor:
 
     def _ending(self, code: int, *, out_of_memory: bool) -> Ending:
         reported = self._reported_error()
+        last_lines = "" if code in (0, 75) else "; ".join(self._transcript.tail)
         return Ending(
             code=code,
             error=reported.get("class"),
-            message=str(reported.get("message") or ("" if code in (0, 75) else "; ".join(self._tail)))[-2000:],
+            message=str(reported.get("message") or ("" if code in (0, 75) else "; ".join(self._transcript.tail)))[
+                -2000:
+            ],
             out_of_memory=out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL),
+            memory=reported.get("memory"),
         )
 
     def _reported_error(self) -> Mapping[str, Any]:
@@ -292,9 +305,13 @@ class Supervisor:
             "error": ending.error,
             "message": ending.message,
             "out_of_memory": ending.out_of_memory,
+            "memory": ending.memory,
         }
         if self._is_orphan():
             return  # writing would bring a removed store back to life
+        if self._superseded or self._is_superseded():
+            self._flush(everything=True)  # what it said stays; how it ended is the other's to tell
+            return
         final = ending.disposition is not Disposition.RESUME
 
         def write_end() -> None:
@@ -326,13 +343,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--directory", required=True, help="workloads/<kind>/<fingerprint>")
     parser.add_argument("--attempt", required=True, type=int)
     parser.add_argument("--grace", type=float, default=GRACE_S, help="seconds from SIGTERM to SIGKILL")
+    parser.add_argument("--incarnation", help="names this process among those that the platform starts for the attempt")
     parser.add_argument("--detach", action="store_true", help="leave the caller's process tree first")
     parser.add_argument("command", nargs="+", help="what computes it, after --")
     options = parser.parse_args(arguments)
     if options.detach:
         _detach()
     attempt = Attempt(store=Store.open(options.store), directory=options.directory, number=options.attempt)
-    return Supervisor(attempt, command=options.command, grace_s=options.grace).run()
+    supervisor = Supervisor(
+        attempt, command=options.command, grace_s=options.grace, incarnation=options.incarnation or None
+    )
+    return supervisor.run()
 
 
 def _detach() -> None:

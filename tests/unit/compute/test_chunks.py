@@ -57,3 +57,38 @@ def test_a_write_that_failed_neither_loses_nor_repeats_a_line(tmp_path: Path, fa
     writer.flush()
     writer.flush()
     assert chunks(store) == [["one"], ["more", "more"]]
+
+
+class TestReplacedWriter:
+    def writer(self, store: Store) -> ChunkWriter:
+        return ChunkWriter(store=store, prefix="log", suffix="txt", numbered=True)
+
+    def test_the_next_one_goes_on_after_its_last_line(self, store: Store) -> None:
+        first, second = self.writer(store), self.writer(store)
+        first.add("one")
+        first.add("two")
+        first.flush()
+        second.go_on()
+        second.add("three")
+        second.flush()
+        assert chunks(store) == [["000001 one", "000002 two"], ["000003 three"]]
+
+    def test_both_may_write_at_once_and_no_line_is_lost_or_numbered_twice(self, store: Store) -> None:
+        first, second = self.writer(store), self.writer(store)
+        first.add("one")
+        first.flush()
+        second.go_on()
+        first.add("last words")
+        second.add("two")
+        first.flush()
+        second.flush()
+        first.add("more last words")
+        first.flush()
+        assert chunks(store) == [["000001 one"], ["000002 last words"], ["000003 two"], ["000004 more last words"]]
+
+    def test_nothing_there_is_no_reason_to_begin_elsewhere(self, store: Store) -> None:
+        writer = self.writer(store)
+        writer.go_on()
+        writer.add("one")
+        writer.flush()
+        assert chunks(store) == [["000001 one"]]

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import supervisor
+from genai_operators.compute import attempts, supervisor
 from genai_operators.compute.contract import Attempt
+from genai_operators.compute.gpu_use import read_gpus
 from genai_operators.compute.process import ProcessIdentity
 from genai_operators.store import Store
 from tests.fakes.workload_run import wait_for
@@ -37,9 +38,12 @@ class Supervised:
         }
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, code: str, *, grace_s: float = 30.0, python: str = sys.executable) -> subprocess.Popen[bytes]:
+    def start(
+        self, code: str, *, grace_s: float = 30.0, python: str = sys.executable, incarnation: str | None = None
+    ) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "genai_operators.compute.supervisor", "--store", self.attempt.store.uri]
         command += ["--directory", DIRECTORY, "--attempt", "1", "--grace", str(grace_s)]
+        command += ["--incarnation", incarnation] if incarnation else []
         self.processes.append(
             subprocess.Popen([*command, "--", python, "-c", textwrap.dedent(code)], env=self.env, cwd="/")
         )
@@ -239,3 +243,106 @@ class TestStopping:
         heartbeat = supervised.record("heartbeat.json")
         assert heartbeat is not None
         assert heartbeat["code"] == -signal.SIGKILL
+
+
+class TestIncarnations:
+    """The platform replaces a process that it took away; the attempt goes on in the next one."""
+
+    SPEAKS = "import os; print('line of', os.getpid()); print('::progress ' + '{\"step\": 1}')"
+
+    def start_paths(self, supervised: Supervised) -> list[str]:
+        return [name for name in supervised.attempt.store.list_names(supervised.attempt.path("starts"))]
+
+    def test_the_next_one_begins_at_once_and_its_lines_follow(self, supervised: Supervised) -> None:
+        assert supervised.run(self.SPEAKS + "; exit(75)", incarnation="pod-1") == 75
+        beat = (supervised.record("heartbeat.json") or {})["beat"]
+        assert supervised.run("print('more'); exit(75)", incarnation="pod-2") == 75
+        assert supervised.run(self.SPEAKS, incarnation="pod-3") == 0
+
+        assert self.start_paths(supervised) == ["1.json", "2.json"]
+        record, heartbeat = supervised.record("starts/2.json"), supervised.record("heartbeat.json")
+        assert record is not None
+        assert heartbeat is not None
+        assert record["incarnation"] == "pod-3"
+        assert [int(line.split(" ", 1)[0]) for line in supervised.log()] == [1, 2, 3]
+        assert len(supervised.attempt.store.list(supervised.attempt.path("progress"))) == 2
+        assert heartbeat["beat"] > beat
+        assert heartbeat["start"] == 2
+
+    def test_the_same_one_never_begins_twice(self, supervised: Supervised) -> None:
+        supervised.run("exit(75)", incarnation="pod-1")
+        supervised.run("exit(75)", incarnation="pod-2")
+        for name in ("pod-1", "pod-2"):
+            assert supervised.run(self.SPEAKS, incarnation=name) == 75
+        assert self.start_paths(supervised) == ["1.json"]
+        assert supervised.log() == []
+
+    def test_without_an_incarnation_nothing_begins_again(self, supervised: Supervised) -> None:
+        supervised.run("exit(75)")
+        assert supervised.run(self.SPEAKS) == 0
+        assert supervised.log() == []
+
+    @pytest.mark.parametrize(
+        ("record", "code"), [("exit.json", 0), ("cancel.json", 75), ("../../result.json", 0), ("../2/claim.json", 75)]
+    )
+    def test_what_has_ended_or_was_asked_to_stop_does_not_begin(
+        self, supervised: Supervised, record: str, code: int
+    ) -> None:
+        supervised.run("exit(75)", incarnation="pod-1")
+        folder = DIRECTORY if record.startswith("../../") else f"{DIRECTORY}/attempts"
+        path = f"{folder}/{record.lstrip('./')}" if record.startswith("..") else supervised.attempt.path(record)
+        supervised.attempt.store.create_json(path, {})
+        assert supervised.run(self.SPEAKS, incarnation="pod-2") == code
+        assert supervised.log() == []
+
+    def test_one_that_was_given_up_before_it_began_never_does(self, supervised: Supervised) -> None:
+        attempts.abandon(supervised.attempt, reason="too long in the queue")
+        assert supervised.run(self.SPEAKS, incarnation="pod-1") == 75
+        assert supervised.log() == []
+
+    def test_a_zombie_yields_to_its_replacement_and_writes_no_end(self, supervised: Supervised) -> None:
+        zombie = supervised.start(LISTENS.replace("ready", "zombie"), incarnation="pod-1")
+        supervised.wait_for_log("zombie")
+        replacement = supervised.start(LISTENS, incarnation="pod-2")
+        supervised.wait_for_log("ready")
+        assert zombie.wait(timeout=60) == -signal.SIGKILL % 256
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert not heartbeat["ended"]
+        replacement.terminate()
+        assert replacement.wait(timeout=60) == 75
+
+    def test_each_start_says_whether_the_one_before_brought_anything(self, supervised: Supervised) -> None:
+        store, attempt = supervised.attempt.store, supervised.attempt
+        store.put_json(attempt.path("claim.json"), {"step": 10, "stalls": 1})
+        store.put_json(attempt.path("checkpoints/10/MANIFEST.json"), {})
+        for number, step in ((1, None), (2, None), (3, 20), (4, None)):
+            if step:
+                store.put_json(attempt.path(f"checkpoints/{step}/MANIFEST.json"), {})
+            supervised.run("exit(75)", incarnation=f"pod-{number}")
+        told = [store.get_json(attempt.path(f"starts/{k}.json")) for k in (1, 2, 3)]
+        assert [(record["step"], record["stalls"]) for record in told] == [(10, 2), (20, 0), (20, 1)]
+
+
+class TestGpus:
+    def test_their_use_stands_beside_the_progress(self, supervised: Supervised, tmp_path: Path) -> None:
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir()
+        program.write_text("#!/bin/sh\nprintf '1024, 50\\n2048, 100\\n'\n")
+        program.chmod(0o755)
+        supervised.env["PATH"] = f"{program.parent}:{supervised.env['PATH']}"
+        code = """
+            import time
+            while True:
+                print('::progress {"step": 1}', flush=True)
+                time.sleep(0.1)
+        """
+        supervised.start(code)
+        heartbeat = wait_for(lambda: (found := supervised.record("heartbeat.json")) and found["gpu"] and found)
+        assert heartbeat["gpu"] == {"gpu_memory_bytes": 2048 * 2**20, "gpu_use": 0.75}
+        assert heartbeat["peak_gpu_memory_bytes"] == 2048 * 2**20
+        store, prefix = supervised.attempt.store, supervised.attempt.path("progress")
+        wait_for(lambda: any(b'"gpu_use": 0.75' in store.get(info.path) for info in store.list(prefix)))
+
+    def test_what_a_shared_one_does_not_tell_is_left_out(self) -> None:
+        assert read_gpus("[N/A], 40\n") == {"gpu_use": 0.4}
