@@ -25,6 +25,7 @@ ENVOY_FOLDER = "envoy"
 LIVE_FOLDER = "live"
 ACCESS_LOG = "access.jsonl"
 
+LOOPBACK = "127.0.0.1"
 FRACTION_DENOMINATOR = 1_000_000
 MAX_REQUEST_BYTES = 1 << 20
 CONNECT_TIMEOUT_S = 2
@@ -64,18 +65,20 @@ def to_bytes(value: Any) -> bytes:
 # --- bootstrap ---------------------------------------------------------------------------------------------------
 
 
-def bootstrap(directory: Path, *, gateway_port: int, admin_port: int) -> dict[str, Any]:
-    """The static part: one listener and the admin interface, both on loopback."""
+def bootstrap(
+    directory: Path, *, gateway_port: int, admin_port: int, gateway_address: str = LOOPBACK
+) -> dict[str, Any]:
+    """The static part: one listener and the admin interface, which stays on loopback wherever users come in."""
     return {
         "node": {"id": "genai-gateway", "cluster": "genai"},
         "admin": {"address": _address(admin_port)},
         "dynamic_resources": {"cds_config": _watched(clusters_path(directory))},
-        "static_resources": {"listeners": [_listener(directory, port=gateway_port)]},
+        "static_resources": {"listeners": [_listener(directory, port=gateway_port, address=gateway_address)]},
         "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
 
 
-def _listener(directory: Path, *, port: int) -> dict[str, Any]:
+def _listener(directory: Path, *, port: int, address: str) -> dict[str, Any]:
     manager = {
         "@type": _TYPE + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "genai",
@@ -94,7 +97,7 @@ def _listener(directory: Path, *, port: int) -> dict[str, Any]:
     }
     return {
         "name": "genai",
-        "address": _address(port),
+        "address": _address(port, host=address),
         "per_connection_buffer_limit_bytes": MAX_REQUEST_BYTES,
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
@@ -152,8 +155,8 @@ def _watched(path: Path) -> dict[str, Any]:
     return {"path_config_source": source, "resource_api_version": "V3"}
 
 
-def _address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+def _address(port: int, *, host: str = LOOPBACK) -> dict[str, Any]:
+    return {"socket_address": {"address": host, "port_value": port}}
 
 
 # --- routes ------------------------------------------------------------------------------------------------------

