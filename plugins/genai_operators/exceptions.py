@@ -142,6 +142,12 @@ class ReleaseAborted(GenaiError):
 # --- outside systems ---------------------------------------------------------------------------------------------
 
 
+class ClusterUnavailable(GenaiError):
+    """The Kubernetes API does not answer. A retry helps once it does; what runs there goes on, and is met again."""
+
+    retry_helps = True
+
+
 class RegistryUnavailable(GenaiError):
     """MLflow does not answer. A retry helps once it does; nothing is half-registered."""
 

@@ -109,7 +109,10 @@ def code_digest() -> str:
 
 
 class Phase(StrEnum):
-    """Where an attempt stands, on every backend."""
+    """Where an attempt stands, on every backend.
+
+    ``PREEMPTED``: its machine was taken away, and the platform will begin it again by itself.
+    """
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -120,7 +123,7 @@ class Phase(StrEnum):
 
 
 #: Phases in which the backend vouches that no process of the attempt is left.
-GONE: frozenset[Phase] = frozenset({Phase.PREEMPTED, Phase.SUCCEEDED, Phase.FAILED})
+GONE: frozenset[Phase] = frozenset({Phase.SUCCEEDED, Phase.FAILED})
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,8 @@ class Probe:
 
     :param reason: one word for programs.
     :param detail: a sentence for people; while it waits, why.
-    :param error: where the platform itself says how it ended: the class name of a failure in
-        :mod:`~genai_operators.exceptions`, e.g. ``OutOfMemory`` or ``NodeLost``.
+    :param error: where the platform itself says how it ended, in a phase of :data:`GONE`: the class name of a failure
+        in :mod:`~genai_operators.exceptions`, e.g. ``OutOfMemory`` or ``NodeLost``.
     :param since: when the phase began, in seconds since the epoch, where the platform knows.
     """
 
@@ -141,6 +144,8 @@ class Probe:
     since: float | None = None
 
 
+#: A probe's reason when the platform has nothing of an attempt that has not begun: its launch did not get there.
+ABSENT = "absent"
 #: A probe's reason when the attempt lies where this backend cannot look (another host). Only its lease can end it.
 UNREACHABLE = "unreachable"
 

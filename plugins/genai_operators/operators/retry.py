@@ -20,6 +20,7 @@ RETRY_DELAYS: Mapping[type[GenaiError], timedelta] = {
     exceptions.Preempted: timedelta(seconds=10),
     exceptions.NodeLost: timedelta(seconds=10),
     exceptions.StoreUnavailable: timedelta(seconds=30),
+    exceptions.ClusterUnavailable: timedelta(seconds=30),
     exceptions.RegistryUnavailable: timedelta(seconds=30),
     exceptions.GatewayUnavailable: timedelta(seconds=30),
     exceptions.QuotaExceeded: timedelta(minutes=5),
