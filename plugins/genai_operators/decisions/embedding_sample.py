@@ -53,6 +53,10 @@ class EmbeddingSample:
         chosen = sample_rows(ids, rows=rows)
         return cls(tuple(str(ids[row]) for row in chosen), np.asarray(points[chosen], dtype=np.float16))
 
+    def anonymous(self) -> EmbeddingSample:
+        """The same points under numbers: ids that somebody else chose may say something. It no longer merges."""
+        return EmbeddingSample(tuple(str(row) for row in range(len(self))), self.points)
+
 
 def sample_rows(ids: Sequence[str], *, rows: int = SAMPLE_ROWS) -> list[int]:
     """Which rows a sample keeps, so that only those need to be embedded: positions, by ascending hash of the id."""

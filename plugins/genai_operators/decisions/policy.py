@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from genai_operators.decisions.paired_rates import wilson
 from genai_operators.decisions.policy_brakes import days, hold, moment
@@ -55,6 +56,15 @@ class Decision:
     reason: str
     trigger: Trigger | None = None
     until: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; two decisions are equal when this is."""
+        return {
+            "action": str(self.action),
+            "reason": self.reason,
+            "trigger": None if self.trigger is None else str(self.trigger),
+            "until": None if self.until is None else self.until.isoformat(),
+        }
 
 
 def decide(facts: Facts, history: Sequence[Attempt], settings: PolicySettings) -> Decision:
@@ -115,7 +125,7 @@ def _reasons(facts: Facts, trained_at: datetime, settings: PolicySettings) -> di
     if enough and lower > facts.usual_wrong_share + settings.feedback_margin:
         reasons[Trigger.FEEDBACK] = (
             f"users call {facts.wrong / facts.rated:.1%} of {facts.rated:,} answers wrong, "
-            f"{facts.usual_wrong_share:.1%} was usual, and {rows} are there"
+            f"{_accepted(facts, settings)}, and {rows} are there"
         )
     if enough and facts.drift:
         reasons[Trigger.DRIFT] = f"the traffic drifted and {rows} are there"
@@ -124,6 +134,12 @@ def _reasons(facts: Facts, trained_at: datetime, settings: PolicySettings) -> di
     if facts.now - trained_at >= settings.maximum_age:
         reasons[Trigger.AGE] = f"the champion was trained {days(facts.now - trained_at)} ago"
     return reasons
+
+
+def _accepted(facts: Facts, settings: PolicySettings) -> str:
+    if facts.usual_wrong_share:
+        return f"{facts.usual_wrong_share:.1%} was usual"
+    return f"{settings.feedback_margin:.1%} is accepted"
 
 
 def _require_order(facts: Facts, history: Sequence[Attempt]) -> None:

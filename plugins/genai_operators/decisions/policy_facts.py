@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -11,12 +12,13 @@ from genai_operators.exceptions import ConfigurationError, DataError
 
 
 class Trigger(StrEnum):
-    """Why one would retrain, the most urgent first."""
+    """Why one would retrain, the most urgent first. ``REQUEST`` is somebody's wish or a fixed time, never a reason."""
 
     FEEDBACK = "feedback"
     DRIFT = "drift"
     DATA = "data"
     AGE = "age"
+    REQUEST = "request"
 
 
 class AttemptOutcome(StrEnum):
@@ -96,7 +98,8 @@ class Facts:
 class PolicySettings:
     """When retraining is worth it, and how often it may be.
 
-    :param minimum_new_rows: labelled rows without which drift and feedback cannot be acted on.
+    :param minimum_new_rows: labelled rows without which drift and feedback cannot be acted on; 0 where users teach
+        nothing, and new rows come another way.
     :param data_rows: labelled rows that are a reason by themselves.
     :param maximum_age: of the champion's training; then it is retrained even if nothing happened.
     :param feedback_margin: how much the share of wrong answers must be proved to have risen.
@@ -128,7 +131,7 @@ class PolicySettings:
             for name in ("maximum_age", "cool_down", "block", "longest_block", "budget_window")
             if getattr(self, name) <= timedelta(0)
         ]
-        if wrong or self.retrainings < 1 or self.minimum_new_rows < 1 or self.data_rows < 1 or self.minimum_rated < 1:
+        if wrong or self.retrainings < 1 or self.minimum_new_rows < 0 or self.data_rows < 1 or self.minimum_rated < 1:
             raise ConfigurationError(f"retraining policy: {wrong or 'counts'} must be above zero")
         if self.longest_block < self.block:
             raise ConfigurationError(
@@ -141,6 +144,45 @@ class PolicySettings:
 def to_json(record: Facts | Attempt | PolicySettings) -> dict[str, Any]:
     """Plain JSON types: times in ISO 8601, durations in seconds; what a decision stores to be replayed."""
     return {name: _plain(value) for name, value in asdict(record).items()}
+
+
+def facts_from_json(record: Mapping[str, Any]) -> Facts:
+    """What :func:`to_json` made of facts. :raises DataError: a record that is not one."""
+    try:
+        candidate = record["candidate"]
+        moments = {name: _moment(record[name]) for name in ("now", "trained_at", "rolled_back_at")}
+        return Facts(**{**record, **moments, "candidate": Candidate(**candidate) if candidate else None})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not the facts of a policy decision: {error!r}") from error
+
+
+def attempt_from_json(record: Mapping[str, Any]) -> Attempt:
+    """What :func:`to_json` made of an attempt. :raises DataError: a record that is not one."""
+    try:
+        return Attempt(
+            at=datetime.fromisoformat(record["at"]),
+            trigger=Trigger(record["trigger"]),
+            outcome=AttemptOutcome(record["outcome"]),
+            cost=float(record["cost"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"not an attempt of a policy's history: {error!r}") from error
+
+
+def settings_from_json(record: Mapping[str, Any]) -> PolicySettings:
+    """What :func:`to_json` made of settings. :raises DataError: a record that is not one."""
+    lengths = {field.name for field in fields(PolicySettings) if isinstance(field.default, timedelta)}
+    values: dict[str, Any] = {
+        name: timedelta(seconds=value) if name in lengths else value for name, value in record.items()
+    }
+    try:
+        return PolicySettings(**values)
+    except TypeError as error:
+        raise DataError(f"not the settings of a policy: {error!r}") from error
+
+
+def _moment(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value)
 
 
 def _plain(value: Any) -> Any:

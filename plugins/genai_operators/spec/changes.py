@@ -14,6 +14,7 @@ EFFECTS: dict[str, str] = {
     "serve": "from the next release on",
     "canary": "from the next release on; a live one keeps its plan",
     "drift": "from the next drift check on",
+    "policy": "from the next drift check on",
     "governance": "from the next release on",
     "schedule": "at once",
     "compute": "from the next workload on",

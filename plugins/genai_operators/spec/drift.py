@@ -27,9 +27,28 @@ FeatureNames = Annotated[
 class Drift(Section):
     """Drift needs both: an effect worth acting on, and evidence that it is no accident."""
 
-    window: Duration = Field(default=timedelta(hours=1), description="How far back the traffic is compared.")
-    minimum_rows: PositiveInt = Field(default=200, description="With fewer requests the check stays silent.")
-    minimum_effect: Fraction = Field(default=0.1, description="Smallest difference worth acting on, 0 to 1.")
-    false_discovery_rate: Fraction = Field(default=0.01, description="Share of false alarms among reported features.")
+    window: Duration = Field(
+        default=timedelta(hours=1),
+        description="Length of a period. A check judges the traffic of the last period that no check has judged, alone "
+        "and together with the 1, 3, 7, .. 63 periods before it: large changes are found at once, small ones over "
+        "time. With checks as often as this nothing is left out.",
+    )
+    minimum_rows: PositiveInt = Field(
+        default=200, description="With fewer requests a period says nothing by itself; the longer windows count it."
+    )
+    minimum_effect: Fraction = Field(
+        default=0.1,
+        description="Smallest change worth acting on: the share of rows (0 to 1) that moved. 0.1 means that a tenth of "
+        "the rows went to another category, or that numbers shifted by about 0.18 of their standard deviation.",
+    )
+    false_discovery_rate: Fraction = Field(
+        default=0.01,
+        description="Risk of a false alarm within a year. All checks, windows and features of the year share it.",
+    )
     cooldown: Duration = Field(default=timedelta(days=1), description="At most one alarm within this time.")
     features: FeatureNames = Field(default=(), description="Features that are compared; `auto` takes all that apply.")
+    embeddings: bool = Field(
+        default=True,
+        description="Also compare which kinds of prompts come, by clusters of hashed character sequences. No text is "
+        "kept for it; a sample of at most 2,000 vectors a period is.",
+    )

@@ -12,6 +12,7 @@ from genai_operators.spec.data import Data
 from genai_operators.spec.drift import Drift
 from genai_operators.spec.evaluate import Evaluate
 from genai_operators.spec.governance import Governance
+from genai_operators.spec.policy import Policy
 from genai_operators.spec.schedule import Schedule
 from genai_operators.spec.section import Section
 from genai_operators.spec.serve import Serve
@@ -32,6 +33,7 @@ class ModelSpec(Section):
     serve: Serve = Field(default=Serve(), description="Where it answers.")
     canary: Canary = Field(default=Canary(), description="How a candidate earns traffic.")
     drift: Drift = Field(default=Drift(), description="When the traffic counts as changed.")
+    policy: Policy = Field(default=Policy(), description="When it is retrained by itself.")
     governance: Governance = Field(default=Governance(), description="Who must agree.")
     schedule: Schedule = Field(default=Schedule(), description="What happens by itself, and when.")
     compute: ComputeChoice = Field(default=Compute(), description="Where workloads run.")

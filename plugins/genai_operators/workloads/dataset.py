@@ -120,8 +120,11 @@ def enough_rows(dataset: Dataset) -> Check:
 
 
 def save_reference(dataset: Dataset, folder: Path) -> None:
+    """What a drift check compares traffic with: ``profile.json``, and a sample of embeddings without any text."""
+    from genai_operators.workloads.embeddings import sample_prompts, save_sample
     from genai_operators.workloads.reference import Reference
 
     if not dataset.reference:
         raise DataError("no row is left to learn from: every one is blank, a copy, or an evaluation row")
     Reference.learn(dataset.reference).save(folder / "profile.json")
+    save_sample(sample_prompts(dataset.reference).anonymous(), folder)

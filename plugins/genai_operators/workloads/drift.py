@@ -1,42 +1,112 @@
-"""The ``drift`` workload: is the traffic of a window still like what the champion learnt?"""
+"""The ``drift`` workload: is the traffic of the newest periods still like what the champion learnt?
+
+It reads the rows of one period and publishes their profile. Earlier periods come as the profiles that earlier checks
+published, so nothing is read twice, and what is judged follows from the inputs alone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genai_operators.decisions.drift import DriftResult, DriftSettings, compare
-from genai_operators.decisions.profile import CategoricalProfile, ColumnProfile, ContinuousProfile, Profile
-from genai_operators.exceptions import BadWorkload
-from genai_operators.report import Page, new_figure
+from genai_operators.decisions.alpha_spending import SpendingPlan
+from genai_operators.decisions.drift import DriftSettings
+from genai_operators.decisions.drift_clusters import COLUMN, cluster_sides, shifted_clusters
+from genai_operators.decisions.drift_watch import (
+    Segments,
+    WatchReport,
+    WatchSettings,
+    WatchState,
+    watch,
+)
+from genai_operators.decisions.embedding_drift_clusters import ClusterShift
+from genai_operators.decisions.embedding_sample import EmbeddingSample, merge_samples
+from genai_operators.decisions.policy import decide
+from genai_operators.decisions.policy_facts import (
+    attempt_from_json,
+    facts_from_json,
+    settings_from_json,
+    to_json,
+)
+from genai_operators.decisions.profile import Profile
+from genai_operators.exceptions import BadWorkload, DataError
 from genai_operators.workloads.context import Context, WorkloadOutput
+from genai_operators.workloads.drift_report import PastPeriod, drift_page, strongest
+from genai_operators.workloads.embeddings import load_sample, sample_prompts, save_sample
 from genai_operators.workloads.reference import Reference, profile_prompts
 from genai_operators.workloads.traffic import TrafficWindow, read_requests
 
-SHOWN_FEATURES = 6
-SHOWN_CATEGORIES = 12
-_QUANTILES = tuple(share / 100 for share in range(0, 101, 2))
+WINDOWS = (1, 2, 4, 8, 16, 32, 64)
+YEAR_S = 365 * 86_400.0
+#: Inputs with these names, and a period's number, are what earlier checks published as ``profile``.
+PERIOD_INPUT = "period_"
+PROFILE_FILE, WATCH_FILE = "profile.json", "watch.json"
+FOUND_VERSION = 1
+
+
+class WatchParams(BaseModel):
+    """Where this check stands in the schedule of checks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    period: int = Field(default=0, ge=0, description="Number of the period to judge, counted from any fixed time.")
+    period_s: float = Field(default=3600.0, gt=0, description="Its length in seconds.")
+    cool_down: int = Field(default=0, ge=0, description="Periods after an alarm in which no other is raised.")
+    state: dict[str, Any] | None = Field(default=None, description="What the check before left; none for the first.")
+    history: tuple[PastPeriod, ...] = Field(default=(), description="Earlier periods, for the report's timeline.")
+
+
+class PolicyParams(BaseModel):
+    """What the policy is asked with; the drift of its facts is filled in here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    facts: dict[str, Any]
+    history: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any]
 
 
 class DriftParams(BaseModel):
-    """Parameters of the workload; the ``drift`` section of the model file and the window."""
+    """Parameters of the workload; the ``drift`` section of the model file, and what is to be judged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
     window: TrafficWindow
-    minimum_rows: int = Field(200, gt=1)
-    minimum_effect: float = Field(0.1, ge=0, lt=1)
-    false_discovery_rate: float = Field(0.01, gt=0, lt=1)
-    features: tuple[str, ...] = Field((), description="Features to compare; none means all.")
+    minimum_rows: int = Field(default=200, gt=1)
+    minimum_effect: float = Field(default=0.1, ge=0, lt=1)
+    false_discovery_rate: float = Field(default=0.01, gt=0, lt=1)
+    features: tuple[str, ...] = Field(default=(), description="Features to compare; none means all.")
+    embeddings: bool = True
+    watch: WatchParams = WatchParams()
+    policy: PolicyParams | None = None
+
+    def watch_settings(self) -> WatchSettings:
+        """Windows no longer than a year, and each look's share of the year's risk."""
+        periods = max(1, math.ceil(YEAR_S / self.watch.period_s))
+        return WatchSettings(
+            drift=DriftSettings(minimum_rows=self.minimum_rows, minimum_effect=self.minimum_effect),
+            plan=SpendingPlan(
+                yearly_level=self.false_discovery_rate,
+                windows=tuple(window for window in WINDOWS if window <= periods),
+                periods_per_year=periods,
+            ),
+            cool_down=self.watch.cool_down,
+        )
 
 
 def drift(context: Context) -> WorkloadOutput:
-    """Publish ``profile`` (of the window, mergeable). The verdict's gate is ``drift``: FAIL means drift was found.
+    """Publish ``profile`` (of the period, mergeable) and ``watch`` (what was found, the watch's next state, and what
+    the policy says). The verdict's gate is ``drift``: FAIL means drift was found.
 
-    Input: ``dataset``, the champion's, whose ``profile.json`` is the reference.
+    Inputs: ``dataset``, the champion's, whose ``profile.json`` is the reference; ``period_<number>``, the ``profile``
+    of each earlier period within the longest window.
 
     :raises BadWorkload: when the parameters are wrong.
     :raises DataError: when the reference is missing, or a feature is unknown.
@@ -45,71 +115,149 @@ def drift(context: Context) -> WorkloadOutput:
         params = DriftParams.model_validate(context.params)
     except ValidationError as error:
         raise BadWorkload(f"drift: {error}") from error
-    reference = Reference.load(context.fetch("dataset") / "profile.json")
+    folder = context.fetch("dataset")
+    reference = Reference.load(folder / PROFILE_FILE)
     requests = read_requests(context.store, params.model, params.window)
     context.log(f"{len(requests)} answered requests in batches {params.window.first} to {params.window.last}")
     context.stop_if_requested()
+
     current = profile_prompts(requests, vocabulary=reference.vocabulary, features=params.features)
-    chosen = {name: column for name, column in reference.profile.columns.items() if name in current.columns}
-    before = Profile(columns=chosen, rows=reference.profile.rows)
-    result = compare(
+    sample = sample_prompts(requests) if params.embeddings else None
+    published = _publish_profile(context, current, sample)
+    period = params.watch.period
+    folders = {**_earlier_periods(context), period: published}
+    profiles = {number: _load_profile(path) for number, path in folders.items()}
+    clusters = _Clusters(load_sample(folder) if params.embeddings else None, folders, seed=period)
+    if params.embeddings and not clusters.possible:
+        context.log("the champion's data set holds no embeddings, so only columns are compared; the next one will")
+    before = Profile(
+        columns={name: column for name, column in reference.profile.columns.items() if name in current.columns},
+        rows=reference.profile.rows,
+    )
+    state, report = watch(
+        WatchState.from_json(params.watch.state) if params.watch.state else WatchState(),
+        profiles,
         before,
-        current,
-        DriftSettings(
-            minimum_rows=params.minimum_rows,
+        period=period,
+        settings=params.watch_settings(),
+        more=clusters.sides,
+    )
+    moved = clusters.moved(report)
+    decision = _decide(params.policy, drift=report.alarmed)
+    if decision is not None:
+        context.log(decision["decision"]["reason"])
+    found = {
+        "version": FOUND_VERSION,
+        "period": period,
+        "state": state.to_json(),
+        "raised": report.raised,
+        "alarmed": report.alarmed,
+        "strongest": strongest(report),
+        "clusters": [shift.cluster for shift in moved],
+        "policy": decision,
+    }
+    _write(context, "watch", WATCH_FILE, found)
+    first = report.looks[0].result if report.looks else None
+    return WorkloadOutput(
+        verdict=report.verdict,
+        outputs={"profile": "profile", "watch": "watch"},
+        metrics={
+            "requests": float(len(requests)),
+            "features_drifted": float(len(first.drifted)) if first else 0.0,
+            "windows": float(len(report.looks)),
+        },
+        report=drift_page(
+            f"Drift of {params.model}",
+            f"{current.rows} requests in batches {params.window.first} to {params.window.last}",
+            report=report,
+            period=period,
+            period_s=params.watch.period_s,
             minimum_effect=params.minimum_effect,
-            false_discovery_rate=params.false_discovery_rate,
+            history=params.watch.history,
+            sides=(before, current),
+            moved=moved,
+            reason=decision["decision"]["reason"] if decision else None,
         ),
     )
-    folder = context.output / "profile"
-    folder.mkdir(parents=True)
-    (folder / "profile.json").write_text(json.dumps(current.to_json(), sort_keys=True), encoding="utf-8")
-    metrics = {"requests": float(len(requests)), "features_drifted": float(len(result.drifted))}
-    return WorkloadOutput(
-        verdict=result.verdict,
-        outputs={"profile": "profile"},
-        metrics=metrics,
-        report=_report(params, result=result, before=before, current=current),
-    )
 
 
-def _report(params: DriftParams, *, result: DriftResult, before: Profile, current: Profile) -> Page:
-    window = params.window
-    page = Page(f"Drift of {params.model}", f"{current.rows} requests in batches {window.first} to {window.last}")
-    page.verdict(result.verdict)
-    shown = [feature.name for feature in result.features if feature.name in current.columns][:SHOWN_FEATURES]
-    if not shown or not current.rows:
-        return page
-    page.heading("Side by side")
-    for name in shown:
-        figure = new_figure()
-        _draw(figure.axes[0], before.columns[name], current.columns[name])
-        figure.axes[0].legend(fontsize=8, frameon=False)
-        page.figure(figure, f"{name}: what the champion learnt, and what users ask now.")
-    return page
+class _Clusters:
+    """The clusters of prompts of any window, and which of them moved."""
+
+    def __init__(self, reference: EmbeddingSample | None, folders: Mapping[int, Path], *, seed: int) -> None:
+        self._reference = reference if reference is not None and len(reference) else None
+        self._samples = {number: load_sample(folder) for number, folder in folders.items()}
+        self._seed = seed
+        self._known: dict[tuple[int, ...], Segments] = {}
+
+    @property
+    def possible(self) -> bool:
+        return self._reference is not None
+
+    def sides(self, periods: Sequence[int]) -> Segments:
+        """For :func:`~genai_operators.decisions.drift_watch.watch`; a window's pool is clustered once."""
+        key = tuple(periods)
+        if key not in self._known:
+            current = self._merged(periods)
+            if self._reference is None or current is None:
+                return {}, {}
+            found = cluster_sides(self._reference, current, seed=self._seed)
+            self._known[key] = found.reference, found.current
+        return self._known[key]
+
+    def moved(self, report: WatchReport) -> tuple[ClusterShift, ...]:
+        """Of the shortest window in which the clusters drifted."""
+        for look in report.looks:
+            if any(feature.drifted and feature.name == COLUMN for feature in look.result.features):
+                last = max(self._samples)
+                current = self._merged([n for n in self._samples if n > last - look.window])
+                assert self._reference is not None
+                assert current is not None
+                return shifted_clusters(self._reference, current, seed=self._seed, level=look.level)
+        return ()
+
+    def _merged(self, periods: Sequence[int]) -> EmbeddingSample | None:
+        samples = [sample for number in sorted(periods) if (sample := self._samples[number]) is not None]
+        merged = merge_samples(samples) if samples else None
+        return merged if merged is not None and len(merged) else None
 
 
-def _draw(axes: object, before: ColumnProfile, current: ColumnProfile) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    if isinstance(before, ContinuousProfile) and isinstance(current, ContinuousProfile):
-        for side, label in ((before, "learnt"), (current, "traffic")):
-            axes.plot(side.quantiles(_QUANTILES), _QUANTILES, label=label, linewidth=1.4, drawstyle="steps-post")
-        axes.set(xlabel=before.name, ylabel="share of rows at most", ylim=(0, 1.02))
-        return
-    assert isinstance(before, CategoricalProfile)
-    assert isinstance(current, CategoricalProfile)
-    names = _largest_categories(before, current)
-    for offset, (profile, label) in enumerate(((before, "learnt"), (current, "traffic"))):
-        shares = [profile.counts.get(name, 0) / max(1, profile.present) for name in names]
-        axes.bar([position + 0.4 * offset for position in range(len(names))], shares, width=0.38, label=label)
-    axes.set_xticks([position + 0.2 for position in range(len(names))], names)
-    axes.set(xlabel=before.name, ylabel="share of rows")
+def _publish_profile(context: Context, current: Profile, sample: EmbeddingSample | None) -> Path:
+    folder = _write(context, "profile", PROFILE_FILE, current.to_json())
+    if sample is not None:
+        save_sample(sample, folder)
+    return folder
 
 
-def _largest_categories(before: CategoricalProfile, current: CategoricalProfile) -> Sequence[str]:
-    together = {
-        name: before.counts.get(name, 0) + current.counts.get(name, 0) for name in {*before.counts, *current.counts}
+def _earlier_periods(context: Context) -> dict[int, Path]:
+    names = [name for name in context.inputs if name.startswith(PERIOD_INPUT)]
+    return {int(name.removeprefix(PERIOD_INPUT)): context.fetch(name) for name in names}
+
+
+def _load_profile(folder: Path) -> Profile:
+    try:
+        return Profile.from_json(json.loads((folder / PROFILE_FILE).read_bytes()))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"the profile of an earlier period cannot be read: {error!r}") from error
+
+
+def _decide(policy: PolicyParams | None, *, drift: bool) -> dict[str, Any] | None:
+    """The policy's decision with everything that it was taken from."""
+    if policy is None:
+        return None
+    facts = replace(facts_from_json(policy.facts), drift=drift)
+    history = [attempt_from_json(attempt) for attempt in policy.history]
+    settings = settings_from_json(policy.settings)
+    return {
+        "facts": to_json(facts),
+        "history": [to_json(attempt) for attempt in history],
+        "settings": to_json(settings),
+        "decision": decide(facts, history, settings).to_json(),
     }
-    return sorted(together, key=lambda name: (-together[name], name))[:SHOWN_CATEGORIES]
+
+
+def _write(context: Context, folder: str, name: str, record: Mapping[str, Any]) -> Path:
+    path = context.output / folder
+    path.mkdir(parents=True)
+    (path / name).write_text(json.dumps(record, sort_keys=True), encoding="utf-8")
+    return path
