@@ -1,4 +1,4 @@
-"""Write ``docker/.env`` from ``docker/.env.example``, with fresh secrets. An existing file is kept. Needs only Python."""
+"""Write ``docker/.env`` from ``docker/.env.example``, with fresh secrets. Keeps an existing file. Needs only Python."""
 
 from __future__ import annotations
 

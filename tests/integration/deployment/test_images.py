@@ -91,7 +91,7 @@ class TestWorkloadImage:
         program = (
             "import importlib.metadata as m, importlib.util as u, genai_operators as g, os;"
             "print(m.version('genai-operators'), 'site-packages' in g.__file__);"
-            "print([name for name in ('pip', 'setuptools', 'airflow', 'pytest') if u.find_spec(name)]);"
+            "print([name for name in ('pip', 'airflow', 'pytest') if u.find_spec(name)]);"
             "print([name for name in ('/source', '/wheels', '/requirements', '/tools') if os.path.exists(name)])"
         )
         shown = python(builder, workload_image, program)
