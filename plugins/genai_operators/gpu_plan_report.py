@@ -18,18 +18,21 @@ BAR_HEIGHT_INCHES = 0.3
 
 def gpu_plan_page(plan: GpuPlan, *, title: str) -> str:
     """A self-contained HTML page. :param title: what is to be trained."""
+    return add_gpu_plan(Page(title, f"GPU plan; prices of {plan.prices_of} in {plan.currency}"), plan).html()
+
+
+def add_gpu_plan(page: Page, plan: GpuPlan) -> Page:
+    """The plan as a part of a page."""
     from genai_operators.decisions.gpu_plan import describe, name_of
 
-    page = Page(title, f"GPU plan; prices of {plan.prices_of} in {plan.currency}")
-    page.text(describe(plan.chosen, plan.currency))
+    page.text(f"{describe(plan.chosen, plan.currency)}; prices of {plan.prices_of}")
     page.figure(cost_figure(plan), "Expected cost of the cheapest way with each GPU type; lines span the interval.")
     page.heading("The chain").text("If one cannot be had or runs out of memory, the next one is tried.")
     headers = ("", "way", "micro-batch", "steps to add up", "sharding", "peak a GPU, GB", "of GB", "hours",
                f"cost, {plan.currency}")  # fmt: skip
     page.table(headers, [_row(place, way) for place, way in enumerate(plan.chain, start=1)])
     page.heading("What is not taken, and why")
-    page.table(("way", "reason"), [(name_of(no), no.reason) for no in plan.rejected])
-    return page.html()
+    return page.table(("way", "reason"), [(name_of(no), no.reason) for no in plan.rejected])
 
 
 def cost_figure(plan: GpuPlan) -> Figure:

@@ -154,7 +154,10 @@ class TestDryRun:
         assert "recipe tiny_llama, seed 7, from scratch" in said
         assert "no earlier run" in said
         assert "no champion yet: the candidate takes all traffic at once" in said
-        assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+        assert "trains on this machine; on a cluster it would be 1 x" in said
+        (page,) = (path for path in (tmp_path / "store").rglob("*") if path.is_file())
+        assert page.parent == tmp_path / "store/plans/support_bot"
+        assert page.suffix == ".html"
 
 
 @pytest.mark.slow

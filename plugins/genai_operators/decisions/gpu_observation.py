@@ -29,7 +29,8 @@ class Observation:
 
     :param run: how much was trained; ``startup_hours`` as far as ``hours`` includes a start.
     :param gpu: name in the catalogue; ``None`` where nobody knows: then it teaches memory only.
-    :param peak: bytes of the fullest GPU, the CUDA context included, the allocator's cache not.
+    :param peak: bytes of the fullest GPU, the CUDA context included.
+    :param cache_counted: ``peak`` has the allocator's cache of other lengths, too, as ``nvidia-smi`` shows it.
     :param hours: of the whole run without interruptions; ``None`` where it was interrupted.
     :param ran_out_of: bytes of a GPU that were not enough; ``peak`` is then not needed.
     """
@@ -39,6 +40,7 @@ class Observation:
     run: TrainingRun
     gpu: str | None = None
     peak: float | None = None
+    cache_counted: bool = False
     hours: float | None = None
     ran_out_of: float | None = None
 
@@ -58,7 +60,7 @@ class Observation:
                 shape=ModelShape(**record["shape"]),
                 setup=TrainingSetup(**setup),
                 run=TrainingRun(**record["run"]),
-                **{name: record[name] for name in ("gpu", "peak", "hours", "ran_out_of")},
+                **{name: record[name] for name in ("gpu", "peak", "cache_counted", "hours", "ran_out_of")},
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"GPU observation cannot be read: {error!r}") from error
@@ -72,11 +74,12 @@ def learn_from(observations: Iterable[Observation], knowledge: Knowledge | None 
     knowledge = knowledge or Knowledge()
     memory, time = knowledge.memory, knowledge.time
     for seen in observations:
-        estimated, kind = training_memory(seen.shape, seen.setup).peak, memory_kind(seen.setup)
+        estimate, kind = training_memory(seen.shape, seen.setup), memory_kind(seen.setup)
         if seen.ran_out_of is not None:
-            memory = memory.observe_out_of_memory(kind, estimated=estimated, capacity=seen.ran_out_of)
+            memory = memory.observe_out_of_memory(kind, estimated=estimate.peak, capacity=seen.ran_out_of)
         elif seen.peak is not None:
-            memory = memory.observe(kind, estimated=estimated, measured=seen.peak)
+            expected = estimate.reserved if seen.cache_counted else estimate.peak
+            memory = memory.observe(kind, estimated=expected, measured=seen.peak)
         if seen.gpu is not None and seen.hours is not None and seen.hours >= LEAST_HOURS:
             hours = training_hours(seen.shape, seen.setup, seen.run, gpu_named(seen.gpu))
             time = time.observe(time_kind(seen.setup, seen.gpu), estimated=hours, measured=seen.hours)

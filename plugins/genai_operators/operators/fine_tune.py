@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genai_operators.compute.contract import Workload, code_digest
+from genai_operators.compute.contract import Result, Workload, code_digest
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.references import ArtifactLike, artifact_of, champion_model, directory_artifact
 from genai_operators.operators.workload import WorkloadOperator
@@ -98,6 +98,17 @@ class FineTuneOperator(WorkloadOperator):
             inputs=inputs,
             code_digest=code_digest(),
         )
+
+    def finish(self, context: Context, result: Result) -> dict[str, Any]:
+        """What its GPUs took corrects the next plan. A model that the plan does not understand teaches nothing."""
+        from genai_operators.operators.gpu_learning import observe_training
+
+        try:
+            if observe_training(self._open_store(), result):
+                self.log.info("peak memory and time of its GPUs are kept for the next GPU plan")
+        except ConfigurationError as error:
+            self.log.warning("its GPUs taught the plan nothing: %s", error)
+        return {}
 
     def _recipe(self, root: Path) -> Recipe:
         from genai_operators.spec.loader import read_recipe

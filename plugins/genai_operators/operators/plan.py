@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.bases.skipmixin import SkipMixin
 
 from genai_operators.exceptions import ConfigurationError
+from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.reports_app import report_url
 from genai_operators.spec.evaluate import NewDataRule
 from genai_operators.spec.model import ModelSpec
 from genai_operators.store import Store
@@ -18,7 +21,10 @@ from genai_operators.store import Store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from genai_operators.operators.gpu_choice import GpuChoice
+    from genai_operators.operators.plan_page import PlanPage
     from genai_operators.release.ledger import LedgerEntry
+    from genai_operators.spec.recipe import Recipe
 
 #: The form's word for "no choice of my own".
 AS_THE_FILE_SAYS = "as the model file says"
@@ -36,14 +42,15 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
     """Decide what a retraining does, write it to the log, and skip everything downstream on a dry run.
 
     What it decides is returned, so that every later task of the run sees the same, whatever the ledger says by then:
-    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. ::
+    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. The page with
+    the plots (how soon a canary finds harm, what GPUs cost) is behind the link *Report*. ::
 
         plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, plan_only="{{ params.dry_run }}")
         FineTuneOperator(task_id="fine_tune", recipe="{{ ti.xcom_pull(task_ids='plan')['recipe'] }}", ...)
 
     :param model: the model's public name.
     :param spec: its model file.
-    :param plan_only: print and stop; nothing is started, nothing is written. Templated.
+    :param plan_only: print and stop; nothing is started, and only the plan's page is written. Templated.
     :param recipe: instead of the model file's. Templated.
     :param seed: instead of the model file's. Templated.
     :param rule_on_new: what the candidate owes on new rows; ``auto`` is decided here: superior after drift. Templated.
@@ -63,6 +70,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         "reuse",
         "store",
     )
+    operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(
         self,
@@ -93,6 +101,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         self.extra_data = extra_data
         self.reuse = reuse
         self.store = store
+        self.report_url = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Decide, say it, and skip the rest on a dry run.
@@ -109,8 +118,10 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         champion = Ledger(store, self.model).champion()
         decided = self._decide(context, champion)
         recipe = read_recipe(decided["recipe"], root=settings.project_root())
-        for line in self._lines(store, decided, champion=champion, base_model=recipe.base_model):
+        page, gpus = self._page(store, decided, champion=champion, recipe=recipe)
+        for line in self._lines(page, gpus):
             self.log.info("%s", line)
+        self.report_url = report_url(page.save(store))
         if decided["dry_run"]:
             self.log.info("dry run: nothing is started")
             self.skip(ti=context["ti"], tasks=context["task"].get_flat_relatives(upstream=False))
@@ -145,33 +156,70 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             "dry_run": is_true(self.plan_only),
         }
 
-    def _lines(
-        self, store: Store, decided: dict[str, Any], *, champion: LedgerEntry | None, base_model: str
-    ) -> list[str]:
-        from genai_operators.operators.earlier_runs import describe, earlier_duration
-        from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
+    def _page(
+        self, store: Store, decided: dict[str, Any], *, champion: LedgerEntry | None, recipe: Recipe
+    ) -> tuple[PlanPage, GpuChoice | None]:
+        from genai_operators.operators.outlook import canary_forecast, canary_lines, recent_traffic
+        from genai_operators.operators.plan_page import PlanPage
 
-        spec = self.spec
+        canary = self.spec.canary
         against = f"champion v{champion.version}" if champion else "no champion"
+        traffic = recent_traffic(store, champion, canary=canary)
+        gpus, note = self._gpus(store, recipe, champion=champion if decided["refresh"] else None)
+        page = PlanPage(
+            model=self.model,
+            subtitle=f"{decided['cause']} run, {against}; workloads run on {self.spec.compute.target}",
+            headings=("workload", "inputs", "parameters", "takes"),
+            workloads=self._workloads(store, decided, against=against, base_model=recipe.base_model),
+            release=(
+                f"release by runtime {decided['runtime']}:",
+                *canary_lines(canary, traffic=traffic, has_champion=champion is not None),
+            ),
+            deadline_s=canary.deadline.total_seconds(),
+            forecast=canary_forecast(canary, traffic) if champion and traffic else None,
+            gpus=gpus,
+            gpu_note=note,
+        )
+        return page, gpus
+
+    def _workloads(
+        self, store: Store, decided: dict[str, Any], *, against: str, base_model: str
+    ) -> list[tuple[str, str, str, str]]:
+        from genai_operators.operators.earlier_runs import describe, earlier_duration
+
         start = f"from {against}" if decided["refresh"] else f"from {base_model}"
-        data = [*spec.data.train, *([self.extra_data] if self.extra_data not in (None, "", "None") else [])]
+        feedback = "on" if self.spec.data.feedback else "off"
         rows = [
-            ("validate", ", ".join(data), f"suite {spec.data.suite}, feedback {'on' if spec.data.feedback else 'off'}"),
+            ("validate", ", ".join(self._files()), f"suite {self.spec.data.suite}, feedback {feedback}"),
             ("fine_tune", "the validated rows", f"recipe {decided['recipe']}, seed {decided['seed']}, {start}"),
             ("evaluate", "the held-out rows", f"against {against}, new rows: {decided['rule_on_new']}"),
         ]
+        return [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows]
+
+    def _gpus(self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None) -> tuple[GpuChoice | None, str]:
+        """:param champion: given when it is refreshed."""
+        from genai_operators.hooks import settings
+        from genai_operators.operators.gpu_outlook import Training, gpu_outlook
+
+        training = Training(recipe=recipe, champion=champion, files=self._files())
+        return gpu_outlook(training, store=store, root=settings.project_root(), today=datetime.now(UTC).date())
+
+    def _files(self) -> list[str]:
+        extra = [] if self.extra_data in (None, "", "None") else [str(self.extra_data)]
+        return [*self.spec.data.train, *extra]
+
+    def _lines(self, page: PlanPage, gpus: GpuChoice | None) -> list[str]:
+        from genai_operators.operators.outlook import render_table
+
         reuse = "used again where inputs are unchanged" if is_true(self.reuse) else "not used again"
-        table = render_table(
-            ("workload", "inputs", "parameters", "takes"),
-            [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows],
-        )
-        traffic = recent_traffic(store, champion, canary=spec.canary)
         return [
-            f"plan of {self.model}: {decided['cause']} run, {against}",
-            *table,
-            f"earlier results are {reuse}; workloads run on {spec.compute.target}",
-            f"release by runtime {decided['runtime']}:",
-            *(f"  {line}" for line in canary_lines(spec.canary, traffic=traffic, has_champion=champion is not None)),
+            f"plan of {self.model}: {page.subtitle}",
+            *render_table(page.headings, page.workloads),
+            f"earlier results are {reuse}",
+            page.release[0],
+            *(f"  {line}" for line in page.release[1:]),
+            *([page.gpu_note] if page.gpu_note else []),
+            *(gpus.lines() if gpus is not None and not page.gpu_note else []),
         ]
 
 

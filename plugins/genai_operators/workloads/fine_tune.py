@@ -86,6 +86,8 @@ def fine_tune(context: Context) -> WorkloadOutput:
     save_model(model, folder, tokenizer=tokenizer, max_new_tokens=MAX_NEW_TOKENS_SLACK * longest_answer)
     metrics = {
         "train_rows": float(len(examples)),
+        "train_tokens": float(sum(len(example.input_ids) for example in examples)),
+        "longest_row_tokens": float(max(len(example.input_ids) for example in examples)),
         "train_steps": float(len(curve.steps)),
         "train_loss": curve.losses[-1] if curve.losses else 0.0,
         "parameters": float(sum(p.numel() for p in model.parameters())),

@@ -294,6 +294,14 @@ class TestLearning:
             with pytest.raises(DataError, match=message):
                 Observation.from_json({**observation.to_json(), **wrong})
 
+    def test_a_peak_with_the_allocators_cache_is_held_against_an_estimate_with_it(self):
+        way = made().chosen
+        counted = learn_from([replace(seen(way, peak=2e10), cache_counted=True)])
+        assert (
+            counted.memory.factor("lora/none").expected
+            < learn_from([seen(way, peak=2e10)]).memory.factor("lora/none").expected
+        )
+
     def test_a_run_of_minutes_teaches_no_pace(self):
         way = made().chosen
         assert learn_from([seen(way, hours=LEAST_HOURS / 2)]) == Knowledge()
