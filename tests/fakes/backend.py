@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from genai_operators.compute.contract import Attempt, Phase, Probe
+from genai_operators.compute.contract import ABSENT, Attempt, Phase, Probe
 from genai_operators.compute.resources import Usage
 from genai_operators.exceptions import GenaiError
 
@@ -29,7 +29,7 @@ class FakeBackend:
         self.launched.append(attempt.number)
 
     def probe(self, attempt: Attempt) -> Probe:
-        return self.probes.get(attempt.number, Probe(Phase.STARTING))
+        return self.probes.get(attempt.number, Probe(Phase.STARTING, ABSENT))
 
     def stop(self, attempt: Attempt) -> None:
         self.stopped.append(attempt.number)

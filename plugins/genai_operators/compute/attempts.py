@@ -14,6 +14,7 @@ from typing import Any
 from genai_operators.compute import owners
 from genai_operators.compute.contract import RECORD_VERSION, Artifact, Attempt, Result, Workload
 from genai_operators.compute.ending import EXIT_RESUMABLE, Ending
+from genai_operators.compute.escalation import Ask
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.resources import Resources
 from genai_operators.exceptions import GenaiError, ManifestMismatch, ObjectNotFound
@@ -98,6 +99,14 @@ def newest_attempt(store: Store, directory: str, *, known: Attempt | None = None
         newest = Attempt(store=store, directory=directory, number=number, claim=found)
 
 
+def find_attempt(store: Store, directory: str, number: int) -> Attempt:
+    """A claimed attempt; with an empty claim where somebody removed that."""
+    attempt = Attempt(store=store, directory=directory, number=number)
+    return Attempt(
+        store=store, directory=directory, number=number, claim=store.find_json(attempt.path("claim.json")) or {}
+    )
+
+
 def claim(
     store: Store,
     directory: str,
@@ -107,19 +116,23 @@ def claim(
     owner: Owner | None,
     step: int,
     stalls: int,
-    resources: Resources | None = None,
+    ask: Ask | None = None,
 ) -> Attempt | None:
     """Claim attempt ``number``, once ``number - 1`` is proved ended. ``None``: somebody else was first.
 
     :param backend: description of where it runs, as :meth:`~genai_operators.compute.contract.Backend.describe` has it.
     :param step: the newest checkpoint's step when it was claimed, -1 without one.
     :param stalls: how many claims in a row, this one included, found no newer checkpoint than the one before.
+    :param ask: what it asks for.
     """
+    ask = ask or Ask(Resources())
     record: Mapping[str, Any] = {
         "version": RECORD_VERSION,
         "attempt": number,
         "backend": dict(backend),
-        "resources": (resources or Resources()).to_json(),
+        "resources": ask.resources.to_json(),
+        "rung": ask.rung,
+        "grown": ask.grown,
         "by": None if owner is None else owner.to_json(),
         "at": time.time(),
         "step": step,
@@ -159,19 +172,36 @@ def newest_start(attempt: Attempt, *, known: int = 0) -> tuple[int, Mapping[str,
     return number, record
 
 
-def recorded_ending(attempt: Attempt) -> Ending | None:
-    """How the attempt ended as far as it was written down; ``None`` while it may run."""
+@dataclass(frozen=True)
+class Records:
+    """What an attempt itself has written down: its newest heartbeat, and how it ended, each ``None`` if it has not."""
+
+    heartbeat: Mapping[str, Any] | None
+    ending: Ending | None
+
+
+def read_records(attempt: Attempt) -> Records:
+    """One look at what the attempt has written."""
     store = attempt.store
     record = store.find_json(attempt.path("exit.json"))
-    if record is None:
-        heartbeat = store.find_json(attempt.path("heartbeat.json"))
-        record = heartbeat if heartbeat is not None and heartbeat["ended"] else None
-    if record is None:
+    heartbeat = store.find_json(attempt.path("heartbeat.json"))
+    if record is None and heartbeat is not None and heartbeat["ended"]:
+        record = heartbeat
+    if record is None and heartbeat is None:
         started = store.find_json(attempt.path("started.json"))
-        if started is None or started["process"] is not None:
-            return None
-        record = {"code": EXIT_RESUMABLE, "message": started["abandoned"]}
-    return Ending.from_json(record, cancelled=is_cancelled(attempt))
+        if started is not None and started["process"] is None:
+            record = {"code": EXIT_RESUMABLE, "message": started["abandoned"]}
+    ending = None if record is None else Ending.from_json(record, cancelled=is_cancelled(attempt))
+    return Records(heartbeat, ending)
+
+
+def recorded_ending(attempt: Attempt) -> Ending | None:
+    """How the attempt ended as far as it was written down; ``None`` while it may run.
+
+    Where the platform replaces what it takes away, an ending that can be resumed is only one process's end; see
+    :attr:`~genai_operators.compute.contract.Backend.restarts`.
+    """
+    return read_records(attempt).ending
 
 
 def is_cancelled(attempt: Attempt) -> bool:
@@ -179,11 +209,18 @@ def is_cancelled(attempt: Attempt) -> bool:
     return attempt.store.exists(attempt.path("cancel.json"))
 
 
-def request_cancel(attempt: Attempt, *, reason: str) -> None:
-    """Ask the attempt to checkpoint and stop; one that has not begun never will. Harmless when repeated."""
+def request_cancel(attempt: Attempt, *, reason: str, error: type[GenaiError] | None = None) -> bool:
+    """Ask the attempt to checkpoint and stop; one that has not begun never will. Harmless when repeated.
+
+    :param error: what everybody who waits is told once it has stopped, instead of resuming it.
+    :returns: whether it had not begun. The backend may then still have it in a queue, see
+        :mod:`~genai_operators.compute.cancelling`.
+    """
     record = {"version": RECORD_VERSION, "reason": reason, "at": time.time()}
+    if error is not None:
+        record["error"] = error.__name__
     attempt.store.create_json(attempt.path("cancel.json"), record)
-    abandon(attempt, reason=reason)
+    return abandon(attempt, reason=reason)
 
 
 def abandon(attempt: Attempt, *, reason: str) -> bool:
@@ -192,27 +229,18 @@ def abandon(attempt: Attempt, *, reason: str) -> bool:
     return attempt.store.create_json(attempt.path("started.json"), record)
 
 
-def give_up(attempt: Attempt, error: GenaiError) -> None:
-    """Write the final end of an attempt that wrote none itself and will not be resumed."""
+def give_up(attempt: Attempt, error: GenaiError, *, memory: str | None = None) -> None:
+    """Write the final end of an attempt that wrote none itself and will not be resumed.
+
+    :param memory: which memory ran out, ``host`` or ``gpu``, if one did.
+    """
     record = {
         "version": RECORD_VERSION,
         "code": None,
         "error": type(error).__name__,
         "message": str(error),
         "out_of_memory": False,
+        "memory": memory,
         "at": time.time(),
     }
     attempt.store.create_json(attempt.path("exit.json"), record)
-
-
-def withdraw(store: Store, directory: str, owner: Owner, *, reason: str) -> bool:
-    """``owner`` wants the workload no longer. The last to leave cancels; ``True`` if that was asked for now."""
-    last = owners.leave(store, directory, owner)
-    attempt = newest_attempt(store, directory)
-    if not last or attempt is None or recorded_ending(attempt) is not None:
-        owners.forget(store, directory, owner)
-        return False
-    if find_result(store, directory) is not None or is_cancelled(attempt):
-        return False  # it is about to end by itself
-    request_cancel(attempt, reason=reason)
-    return True

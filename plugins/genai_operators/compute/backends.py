@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from genai_operators.compute.contract import Backend
+from genai_operators.compute.contract import Attempt, Backend
 from genai_operators.exceptions import ConfigurationError
 
 #: target -> module and class; imported when asked for, as a laptop needs no cluster's client.
@@ -32,6 +32,22 @@ def open_backend(description: Mapping[str, Any]) -> Backend:
     except TypeError as error:
         raise ConfigurationError(f"compute target {target!r}: {error}") from error
     return opened
+
+
+class BackendOf:
+    """The backend of an attempt: the one at hand, or the one that its claim names when that was another.
+
+    Somebody may have changed where workloads run since; what was begun there is looked after there.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._described = backend.describe()
+
+    def __call__(self, attempt: Attempt) -> Backend:
+        """:raises ConfigurationError: the claim names one that cannot be opened."""
+        described = attempt.claim.get("backend", self._described)
+        return self._backend if described == self._described else open_backend(described)
 
 
 def restarts(description: Mapping[str, Any]) -> bool:

@@ -7,87 +7,37 @@ everything that matters is in the store. Two drivers of one workload are as good
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from genai_operators.compute import attempts, owners
-from genai_operators.compute.contract import GONE, UNREACHABLE, Attempt, Backend, Phase, Probe, Result
+from genai_operators.compute import attempts, escalation, owners
+from genai_operators.compute.aftermath import demanded, trouble_of
+from genai_operators.compute.backends import BackendOf
+from genai_operators.compute.budget import Budget, Meter
+from genai_operators.compute.contract import ABSENT, Attempt, Backend, Phase, Probe, Result
 from genai_operators.compute.ending import Disposition, Ending
+from genai_operators.compute.escalation import Ask, Trouble
+from genai_operators.compute.liveness import Liveness
+from genai_operators.compute.news import News
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.patience import Patience
+from genai_operators.compute.resources import Resources
+from genai_operators.compute.standing import Limits, Settled, Standing, Status
 from genai_operators.exceptions import (
+    BudgetExceeded,
+    ClusterUnavailable,
     ConfigurationError,
     GenaiError,
     NoProgress,
-    QuotaExceeded,
     WorkloadCancelled,
     WorkloadFailed,
     WorkloadTimeout,
 )
 from genai_operators.store import Store
 
-#: The backend says gone; only when the heartbeat has not moved for this long either is the attempt taken for dead.
-STALE_AFTER_S = 6.0
-#: Nobody can look where it runs: its supervisor ends it after a lease of 60 s, so this long is proof enough.
-LOST_AFTER_S = 300.0
 #: A claimed attempt without a sign of life is launched again this often; its fence lets only one begin.
 RELAUNCH_S = 5.0
 #: The result is there; the process may take this long to end.
 FINISH_S = 30.0
-#: Long past the grace of a supervisor that was asked to stop: it hangs, and is killed.
-CANCEL_PATIENCE_S = 180.0
-#: Characters of an error that travel in a trigger event; the whole is in exit.json.
-LONGEST_MESSAGE = 1500
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How long each phase may last, in seconds (``None``: no limit), and how often a resume may bring nothing."""
-
-    queued_s: float | None = 24 * 3600.0
-    starting_s: float | None = 300.0
-    running_s: float | None = None
-    resumes_without_progress: int = 3
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; ``Limits(**record)`` restores it."""
-        return asdict(self)
-
-
-#: Phases that may have a limit.
-LIMITED_PHASES = frozenset({Phase.QUEUED.value, Phase.STARTING.value, Phase.RUNNING.value})
-
-
-class Status(StrEnum):
-    """How it settled, for one who waits."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True)
-class Settled:
-    """The end of the waiting. ``error`` is the class name of the failure."""
-
-    status: Status
-    error: str | None = None
-    message: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, for a trigger event."""
-        return {"status": self.status.value, "error": self.error, "message": self.message[:LONGEST_MESSAGE]}
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where the workload stands after a step. ``news`` are lines for people, each said once by this driver."""
-
-    phase: Phase
-    attempt: int
-    news: tuple[str, ...] = ()
-    settled: Settled | None = None
 
 
 class Driver:
@@ -102,21 +52,33 @@ class Driver:
         owner: Owner,
         after: int = 0,
         limits: Limits | None = None,
+        ladder: Sequence[Resources] = (),
+        budget: Budget | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """:param after: attempts up to this number are history; see :class:`.attempts.Joined`."""
+        """
+        :param after: attempts up to this number are history; see :class:`.attempts.Joined`.
+        :param ladder: what an attempt may ask for, the preferred first; see :mod:`.escalation`.
+        :param budget: at its limit the workload is asked to checkpoint and stop.
+        """
         self._store = store
         self._directory = directory
         self._backend = backend
         self._owner = owner
         self._after = after
         self._limits = limits or Limits()
+        self._ladder = tuple(ladder)
+        self._budget = budget
         self._monotonic = monotonic
+        self._backend_of = BackendOf(backend)
+        self._meter = Meter(store, directory, backend_of=self._backend_of, monotonic=monotonic)
+        self._life = Liveness(self._backend_of, monotonic=monotonic)
+        self._patience = Patience(self._backend_of, self._limits)
+        self._news = News()
         self._newest: Attempt | None = None
         self._launched: dict[int, float] = {}
-        self._seen: tuple[int, int, float] = (0, -1, 0.0)  # attempt, beat, when it was first seen
+        self._start = 0
         self._result_seen: float | None = None
-        self._phase: tuple[int, Phase] | None = None
 
     def advance(self) -> Standing:
         """Take one step: look, and do what is due. Never waits for the workload."""
@@ -126,133 +88,120 @@ class Driver:
             return self._finish(result, attempt)
         if not owners.is_owner(self._store, self._directory, self._owner):
             error = WorkloadCancelled(f"{self._directory}: {self._owner} was taken off its owners; it was cancelled")
-            return self._settle(attempt.number if attempt else 0, Status.CANCELLED, error)
+            return self._settle(attempt, Status.CANCELLED, error)
         if attempt is None:
-            return self._claim(None, stalls=0, why="")
-        look = self._look(attempt)
+            return self._claim(None, escalation.first(self._ladder), stalls=0)
+        look = self._life.look(attempt)
         return self._wait(attempt, look) if isinstance(look, Probe) else self._after_end(attempt, look)
-
-    # --- looking -----------------------------------------------------------------------------------------------
-
-    def _look(self, attempt: Attempt) -> Probe | Ending:
-        """Its end if that is proved, else what the backend knows."""
-        ending = attempts.recorded_ending(attempt)
-        if ending is not None:
-            return ending
-        probe = self._backend.probe(attempt)
-        silent_s = self._silence(attempt)
-        gone = probe.phase in GONE and silent_s >= STALE_AFTER_S
-        if not gone and not (probe.reason == UNREACHABLE and silent_s >= LOST_AFTER_S):
-            return probe
-        # It may have written its last words between the two looks.
-        told = f"{probe.detail or 'it is gone'}, and its heartbeat stopped"
-        return attempts.recorded_ending(attempt) or Ending(
-            code=None, message=told, cancelled=attempts.is_cancelled(attempt)
-        )
-
-    def _silence(self, attempt: Attempt) -> float:
-        """Seconds since the heartbeat changed, by this process's clock: clocks of other machines may differ."""
-        heartbeat = self._store.find_json(attempt.path("heartbeat.json"))
-        beat = -1 if heartbeat is None else int(heartbeat["beat"])
-        number, last_beat, since = self._seen
-        if (number, last_beat) != (attempt.number, beat) or since == 0.0:
-            since = self._monotonic()
-            self._seen = (attempt.number, beat, since)
-        return self._monotonic() - since
 
     # --- while it runs -----------------------------------------------------------------------------------------
 
     def _wait(self, attempt: Attempt, probe: Probe) -> Standing:
-        error = self._overdue(attempt, probe)
-        if error is not None:
-            return self._settle(attempt.number, Status.FAILED, error)
-        news = self._phase_news(attempt, probe)
-        if probe.phase is Phase.STARTING:
+        news = [*self._news.of_probe(attempt, probe), *self._look_at_restarts(attempt)]
+        error = self._patience.overdue(attempt, probe, where=self._where(attempt), silent_s=self._life.silent_s)
+        if isinstance(error, WorkloadTimeout):
+            return self._settle(attempt, Status.FAILED, error, news=news)
+        if error is not None and (ending := attempts.recorded_ending(attempt)) is not None:
+            return self._after_end(attempt, ending, news=news)
+        self._mind_the_budget(attempt)
+        if probe.reason == ABSENT:
             self._launch_again(attempt)
-        elif attempts.is_cancelled(attempt):
-            self._enforce_cancel(attempt)
-        return Standing(phase=probe.phase, attempt=attempt.number, news=news)
-
-    def _phase_news(self, attempt: Attempt, probe: Probe) -> tuple[str, ...]:
-        if self._phase == (attempt.number, probe.phase) or probe.phase is Phase.STARTING:
-            return ()
-        self._phase = (attempt.number, probe.phase)
-        return (f"attempt {attempt.number}: {probe.phase}" + (f" ({probe.detail})" if probe.detail else ""),)
+        elif (asked := self._store.find_json(attempt.path("cancel.json"))) is not None:
+            self._patience.enforce_cancel(attempt, asked)
+        return Standing(phase=probe.phase, attempt=attempt.number, news=tuple(news))
 
     def _launch_again(self, attempt: Attempt) -> None:
         last = self._launched.get(attempt.number)
         due = time.time() - attempt.claim["at"] > RELAUNCH_S if last is None else self._monotonic() - last > RELAUNCH_S
         if due:
             self._launched[attempt.number] = self._monotonic()
-            self._backend.launch(attempt)
+            self._backend_of(attempt).launch(attempt)
 
-    def _overdue(self, attempt: Attempt, probe: Probe) -> GenaiError | None:
-        """The error if its phase outlasted the limit; the attempt is then ended, or asked to end."""
-        where = self._where(attempt)
-        waited_s = time.time() - attempt.claim["at"]
-        if probe.phase is Phase.RUNNING:
-            started = self._store.find_json(attempt.path("started.json"))
-            ran_s = time.time() - started["at"] if started else 0.0
-            if self._limits.running_s is None or ran_s <= self._limits.running_s:
-                return None
-            attempts.request_cancel(attempt, reason=f"it ran longer than {self._limits.running_s:.0f} s")
-            return WorkloadTimeout(
-                f"{where} ran longer than its limit of {self._limits.running_s:.0f} s. Its checkpoints are kept: "
-                "raise the limit and run the task again."
+    def _look_at_restarts(self, attempt: Attempt) -> list[str]:
+        """The platform replaced its process. One that is taken away again and again without a step is stopped."""
+        reached = int(self._life.heartbeat.get("start", 0))
+        if reached == self._start:
+            return []
+        self._start, record = attempts.newest_start(attempt, known=reached)
+        if not self._start:  # of the attempt before
+            return []
+        if int(record["stalls"]) > self._limits.resumes_without_progress:
+            error = self._no_progress(
+                attempt, stalls=int(record["stalls"]), step=int(record["step"]), last="taken away"
             )
-        limit_s = self._limits.queued_s if probe.phase is Phase.QUEUED else self._limits.starting_s
-        if probe.phase in GONE or limit_s is None or waited_s <= limit_s:
-            return None
-        told = f"{where} was {probe.phase} for more than {limit_s:.0f} s. {probe.detail}".strip()
-        error = QuotaExceeded(told) if probe.phase is Phase.QUEUED else WorkloadFailed(told)
-        if not attempts.abandon(attempt, reason=str(error)):
-            return None  # it has just begun
-        attempts.give_up(attempt, error)
-        self._backend.stop(attempt)
-        return error
+            attempts.request_cancel(attempt, reason=str(error), error=NoProgress)
+        return [self._news.of_start(attempt, self._start, record)]
 
-    def _enforce_cancel(self, attempt: Attempt) -> None:
-        asked = self._store.get_json(attempt.path("cancel.json"))
-        if time.time() - asked["at"] > CANCEL_PATIENCE_S:
-            self._backend.stop(attempt)
+    def _mind_the_budget(self, attempt: Attempt) -> None:
+        self._meter.record(attempt)
+        if self._is_spent(attempt) and not attempts.is_cancelled(attempt):
+            attempts.request_cancel(attempt, reason="its budget is spent", error=BudgetExceeded)
+
+    def _is_spent(self, attempt: Attempt) -> bool:
+        return self._budget is not None and self._meter.spent(attempt).cost >= self._budget.max_cost
 
     # --- when it ended -----------------------------------------------------------------------------------------
 
-    def _after_end(self, attempt: Attempt, ending: Ending) -> Standing:
-        if attempt.number <= self._after:
-            return self._claim(attempt, stalls=0, why=f"attempt {attempt.number} had ended: {ending.describe()}")
+    def _after_end(self, attempt: Attempt, ending: Ending, *, news: Sequence[str] = ()) -> Standing:
+        self._meter.record(attempt, now=True)
+        if ending.code is None and ending.disposition is Disposition.FAIL:  # nobody but the platform said so: keep it
+            failure = ending.failure(self._where(attempt))
+            attempts.give_up(attempt, failure, memory=ending.memory_that_ran_out)
+        backend = self._backend_of(attempt)
+        if backend.restarts and (ending.cancelled or ending.code is None):
+            backend.stop(attempt)  # what did not end by itself is removed, so that nothing is left of it
+        demand = demanded(attempt, ending)
+        why = [*news, f"attempt {attempt.number} {self._ended(attempt)}: {ending.describe()}"]
+        ask = self._next_ask(attempt, trouble_of(ending, demand))
+        if ask is not None:
+            if ask != Ask.of_claim(attempt.claim):
+                why.append(f"now it asks for {ask.describe()}")
+            return self._claim(attempt, ask, stalls=0, news=why)
+        if isinstance(demand, BudgetExceeded):
+            demand = self._spent_error(attempt) if self._is_spent(attempt) else None  # another owner's was smaller
+        if demand is not None:
+            return self._settle(attempt, Status.FAILED, demand, news=why)
         if ending.disposition is Disposition.RESUME:
-            return self._resume(attempt, ending)
+            return self._resume(attempt, ending, news=why)
         if ending.disposition is Disposition.FAIL:
-            return self._settle(attempt.number, Status.FAILED, ending.failure(self._where(attempt)))
+            return self._settle(attempt, Status.FAILED, ending.failure(self._where(attempt)), news=news)
         result = attempts.find_result(self._store, self._directory)  # it is written before the end: look once more
         if result is not None:
             return self._finish(result, attempt)
         error = WorkloadFailed(f"{self._where(attempt)} ended with exit code 0 but left no result.json")
         attempts.give_up(attempt, error)
-        return self._settle(attempt.number, Status.FAILED, error)
+        return self._settle(attempt, Status.FAILED, error, news=news)
 
-    def _resume(self, attempt: Attempt, ending: Ending) -> Standing:
+    def _next_ask(self, attempt: Attempt, trouble: Trouble | None) -> Ask | None:
+        """What to ask for in its place: another size after trouble, the same again after history; else ``None``."""
+        ask = Ask.of_claim(attempt.claim)
+        known = escalation.is_on(ask, self._ladder)
+        if trouble is not None and known:
+            batch = (self._life.heartbeat.get("progress") or {}).get("batch")
+            escalated = escalation.escalate(ask, trouble, ladder=self._ladder, batch=batch)
+            if escalated is not None:
+                return escalated
+        if attempt.number > self._after:
+            return None
+        return ask if trouble is None and known else escalation.first(self._ladder)
+
+    def _resume(self, attempt: Attempt, ending: Ending, *, news: Sequence[str]) -> Standing:
         """Claim the next attempt, unless resuming has stopped to bring anything."""
+        _, before = attempts.newest_start(attempt)
         step = attempts.newest_checkpoint_step(self._store, self._directory)
-        advanced = step > int(attempt.claim["step"]) or ending.cancelled
-        stalls = 0 if advanced else int(attempt.claim["stalls"]) + 1
-        why = f"attempt {attempt.number} ended: {ending.describe()}"
+        advanced = step > int(before["step"]) or ending.cancelled
+        stalls = 0 if advanced else int(before["stalls"]) + 1
         if stalls <= self._limits.resumes_without_progress:
-            return self._claim(attempt, stalls=stalls, why=why)
-        reached = f"step {step}" if step >= 0 else "the first checkpoint"
-        error = NoProgress(
-            f"{self._where(attempt)}: resumed {stalls - 1} times without getting past {reached}; "
-            f"last, {ending.describe()}. Read its log for what stops it; if it is preempted between two checkpoints, "
-            "save them more often."
-        )
+            return self._claim(attempt, Ask.of_claim(attempt.claim), stalls=stalls, news=news)
+        error = self._no_progress(attempt, stalls=stalls, step=step, last=ending.describe())
         attempts.give_up(attempt, error)
-        return self._settle(attempt.number, Status.FAILED, error)
+        return self._settle(attempt, Status.FAILED, error)
 
-    def _claim(self, previous: Attempt | None, *, stalls: int, why: str) -> Standing:
+    def _claim(self, previous: Attempt | None, ask: Ask, *, stalls: int, news: Sequence[str] = ()) -> Standing:
+        if previous is not None and self._is_spent(previous):
+            return self._settle(previous, Status.FAILED, self._spent_error(previous), news=news)
         step = -1 if previous is None else attempts.newest_checkpoint_step(self._store, self._directory)
         number = 1 if previous is None else previous.number + 1
-        news = [why] if why else []
         attempt = attempts.claim(
             self._store,
             self._directory,
@@ -261,40 +210,75 @@ class Driver:
             owner=self._owner,
             step=step,
             stalls=stalls,
+            ask=ask,
         )
         if attempt is None:
             return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))  # somebody else is at it
-        news.append(
-            f"attempt {number}: claimed" + (f", resumes from the checkpoint of step {step}" if step >= 0 else "")
-        )
+        news = [*news, *self._news.of_claim(attempt, ask, step=step, budget=self._budget)]
         self._launched[number] = self._monotonic()
         try:
             self._backend.launch(attempt)
         except (ConfigurationError, WorkloadFailed) as error:
             if attempts.abandon(attempt, reason=str(error)):
                 attempts.give_up(attempt, error)
-                return self._settle(number, Status.FAILED, error, news=news)
+                return self._settle(attempt, Status.FAILED, error, news=news)
+        except ClusterUnavailable as error:
+            news.append(f"attempt {number}: not launched yet: {error}")
         return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))
 
     def _finish(self, result: Result, newest: Attempt | None) -> Standing:
         """There is a result. Wait a little for the end of the process, so that its last lines are there too."""
-        winner = Attempt(store=self._store, directory=self._directory, number=result.attempt)
+        winner = newest
+        if winner is None or winner.number != result.attempt:
+            winner = attempts.find_attempt(self._store, self._directory, result.attempt)
         if self._result_seen is None:
             self._result_seen = self._monotonic()
         if newest is not None and newest.number != winner.number and attempts.recorded_ending(newest) is None:
             attempts.request_cancel(newest, reason=f"attempt {winner.number} had finished first")
-        ended = isinstance(self._look(winner), Ending)
+        ended = isinstance(self._life.look(winner), Ending)
         if not ended and self._monotonic() - self._result_seen < FINISH_S:
             return Standing(phase=Phase.RUNNING, attempt=winner.number)
         if not ended:
             attempts.request_cancel(winner, reason="its result is there but its process did not end")
-        news = (f"attempt {winner.number}: succeeded in {result.seconds:.1f} s",)
+        self._meter.record(winner, now=True)
+        spent = self._meter.write_total(winner if newest is None else newest)
+        cost = "" if spent is None else f"; {spent.describe()}"
+        news = (f"attempt {winner.number}: succeeded in {result.seconds:.1f} s{cost}",)
         return Standing(Phase.SUCCEEDED, winner.number, news=news, settled=Settled(Status.SUCCEEDED))
 
-    def _settle(self, number: int, status: Status, error: GenaiError, news: list[str] | None = None) -> Standing:
+    def _settle(
+        self, attempt: Attempt | None, status: Status, error: GenaiError, *, news: Sequence[str] = ()
+    ) -> Standing:
+        number = 0
+        if attempt is not None:
+            number = attempt.number
+            self._meter.write_total(attempt)
         settled = Settled(status, error=type(error).__name__, message=str(error))
-        return Standing(Phase.FAILED, number, news=tuple(news or ()), settled=settled)
+        return Standing(Phase.FAILED, number, news=tuple(news), settled=settled)
+
+    # --- words -------------------------------------------------------------------------------------------------
 
     def _where(self, attempt: Attempt) -> str:
         kind, fingerprint = self._directory.split("/")[-2:]
         return f"{kind} {fingerprint[:12]}, attempt {attempt.number} ({self._store.uri_of(attempt.path('log'))})"
+
+    def _ended(self, attempt: Attempt) -> str:
+        return "had ended" if attempt.number <= self._after else "ended"
+
+    def _spent_error(self, attempt: Attempt) -> BudgetExceeded:
+        """:func:`_is_spent` has said so."""
+        assert self._budget is not None
+        progress = self._life.heartbeat.get("progress") or {}
+        reached = f"step {progress['step']} of {progress.get('total', '?')}" if "step" in progress else "no step"
+        return BudgetExceeded(
+            f"{self._where(attempt)}: {self._meter.spent(attempt).describe()} of at most {self._budget.max_cost:g} "
+            f"{self._budget.currency}; it reached {reached}. Its checkpoint is kept: raise max_cost and run the task "
+            "again, then it goes on from there."
+        )
+
+    def _no_progress(self, attempt: Attempt, *, stalls: int, step: int, last: str) -> NoProgress:
+        reached = f"step {step}" if step >= 0 else "the first checkpoint"
+        return NoProgress(
+            f"{self._where(attempt)}: resumed {stalls - 1} times without getting past {reached}; last, {last}. Read "
+            "its log for what stops it; if it is preempted between two checkpoints, save them more often."
+        )

@@ -31,6 +31,8 @@ EXIT_ERRORS: Mapping[int, type[GenaiError]] = {
 EXTERNAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT})
 #: Names under which Python and torch say that memory ran out.
 MEMORY_ERRORS = frozenset({"MemoryError", "OutOfMemoryError", "OutOfMemory"})
+#: The machine went away; the work itself is not to blame.
+TAKEN_AWAY = frozenset({"Preempted", "NodeLost"})
 
 
 class Disposition(StrEnum):
@@ -84,16 +86,26 @@ class Ending:
         """Done, resume from the newest valid checkpoint, or fail."""
         if self.code == 0:
             return Disposition.DONE
+        if self.error in TAKEN_AWAY:
+            return Disposition.RESUME
         if self.out_of_memory or self.error is not None:
             return Disposition.FAIL
         if self.code is None or self.code == EXIT_RESUMABLE or self.signal in EXTERNAL_SIGNALS:
             return Disposition.RESUME
         return Disposition.FAIL
 
+    @property
+    def memory_that_ran_out(self) -> str | None:
+        """``gpu`` or ``host``; ``None`` if neither did."""
+        if self.memory is not None:
+            return self.memory
+        return "host" if self.out_of_memory or self.error in MEMORY_ERRORS else None
+
     def describe(self) -> str:
         """In a few words, for the log."""
         if self.code is None:
-            return self.message or "its process is gone without a word"
+            told = self.message or "its process is gone without a word"
+            return f"{self.error}: {told}" if self.error else told
         if self.code == EXIT_RESUMABLE:
             return "stopped as asked, after a checkpoint" if self.cancelled else "stopped, can be resumed"
         if self.signal is not None:
@@ -103,9 +115,11 @@ class Ending:
 
     def failure(self, where: str) -> GenaiError:
         """The error to raise for it. :param where: which attempt, and where its log lies."""
-        if self.out_of_memory or self.error in MEMORY_ERRORS:
+        if (memory := self.memory_that_ran_out) is not None:
             told = self.message or "the process was killed for its memory"
-            return OutOfMemory(f"{where}: out of memory: {told}. Use a smaller batch or a machine with more memory.")
+            return OutOfMemory(
+                f"{where}: out of {memory} memory: {told}. Use a smaller batch or a machine with more memory."
+            )
         told = self.message or self.describe()
         kind = error_class(self.error)
         if kind is not None and self.code is None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe
+from genai_operators.compute.contract import ABSENT, UNREACHABLE, Attempt, Phase, Probe
 from genai_operators.compute.process import ProcessIdentity, kill_group
 from genai_operators.compute.resources import Usage
 from genai_operators.compute.scratch import errors_file, make_scratch_root
@@ -88,7 +88,7 @@ class LocalCompute:
         """Look for the processes that ``started.json`` and the heartbeat name."""
         started = attempt.store.find_json(attempt.path("started.json"))
         if started is None:
-            return Probe(phase=Phase.STARTING, detail=_tail(attempt))
+            return Probe(phase=Phase.STARTING, reason=ABSENT, detail=_tail(attempt))
         processes = _processes(attempt, started)
         if not processes:
             return Probe(phase=Phase.FAILED, reason="abandoned", detail="it was given up before it began")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from genai_operators.compute import attempts, owners
+from genai_operators.compute import attempts, cancelling, owners
 from genai_operators.compute.backends import open_backend
-from genai_operators.compute.contract import GONE, Attempt
-from genai_operators.compute.driver import CANCEL_PATIENCE_S
+from genai_operators.compute.cancelling import is_alive
+from genai_operators.compute.contract import Attempt
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.patience import CANCEL_PATIENCE_S
+from genai_operators.exceptions import GenaiError, StoreUnavailable
 from genai_operators.store import Store
 
 STOP_POLL_S = 0.2
@@ -23,22 +25,33 @@ TaskState = Callable[[Owner], str | None]
 def reconcile_workloads(store: Store, task_state: TaskState) -> list[str]:
     """Take finished tasks off the owners of their workloads; a workload without owners is cancelled.
 
-    An attempt that was cancelled long ago and still runs is killed.
+    An attempt that was cancelled long ago and still runs is killed; one that was cancelled and ended is removed from
+    its platform. A workload whose platform does not answer keeps no other from its turn.
 
-    :returns: a line for each thing that was done. Nothing to do, no line: safe to call every minute.
+    :returns: a line for each thing that was done, or could not be. Nothing to do, no line: safe to call every minute.
+    :raises StoreUnavailable: nothing can be done without it.
     """
-    done = [_reconcile_owner(store, directory, owner, task_state) for directory, owner in owners.active(store)]
+    done = [_try_owner(store, directory, owner, task_state) for directory, owner in owners.active(store)]
     return [line for line in done if line is not None]
 
 
-def _reconcile_owner(store: Store, directory: str, owner: Owner, task_state: TaskState) -> str | None:
+def _try_owner(store: Store, directory: str, owner: Owner, task_state: TaskState) -> str | None:
     name = "/".join(directory.split("/")[-2:])[:40]
+    try:
+        return _reconcile_owner(store, directory, owner, task_state, name=name)
+    except StoreUnavailable:
+        raise
+    except GenaiError as error:
+        return f"cannot look after {name}, looking again later: {type(error).__name__}: {error}"
+
+
+def _reconcile_owner(store: Store, directory: str, owner: Owner, task_state: TaskState, *, name: str) -> str | None:
     if not owners.is_owner(store, directory, owner):
         return _finish_cancel(store, directory, owner, name)
     state = task_state(owner)
     if state not in FINISHED_STATES:
         return None
-    if attempts.withdraw(store, directory, owner, reason=f"its task {owner} is {state}"):
+    if cancelling.withdraw(store, directory, owner, reason=f"its task {owner} is {state}"):
         return f"asked {name} to stop: its last owner {owner} is {state}"
     return f"took {owner} ({state}) off the owners of {name}"
 
@@ -46,11 +59,20 @@ def _reconcile_owner(store: Store, directory: str, owner: Owner, task_state: Tas
 def _finish_cancel(store: Store, directory: str, owner: Owner, name: str) -> str | None:
     """The owner has left; its index entry stays until nothing of the workload runs any more."""
     attempt = attempts.newest_attempt(store, directory)
-    if attempt is None or attempts.recorded_ending(attempt) is not None or not is_alive(attempt):
+    if attempt is None:
+        owners.forget(store, directory, owner)
+        return None
+    if cancelling.has_ended(attempt) or not is_alive(attempt):
+        cancelling.clean_up(attempt)
         owners.forget(store, directory, owner)
         return None
     asked = store.find_json(attempt.path("cancel.json"))
-    if asked is None or time.time() - asked["at"] < CANCEL_PATIENCE_S:
+    if asked is None:
+        return None
+    if cancelling.never_began(attempt):
+        open_backend(attempt.claim["backend"]).stop(attempt)
+        return f"took {name}, attempt {attempt.number}, out of its queue: it was cancelled before it began"
+    if time.time() - asked["at"] < CANCEL_PATIENCE_S:
         return None
     open_backend(attempt.claim["backend"]).stop(attempt)
     return f"killed {name}, attempt {attempt.number}: it did not stop {CANCEL_PATIENCE_S:.0f} s after it was asked to"
@@ -60,7 +82,7 @@ def running_attempts(store: Store) -> list[Attempt]:
     """Attempts that have begun, or may begin, and not recorded an end, over all workloads of the store."""
     directories = sorted({directory for directory, _ in owners.active(store)})
     newest = [attempts.newest_attempt(store, directory) for directory in directories]
-    return [attempt for attempt in newest if attempt is not None and attempts.recorded_ending(attempt) is None]
+    return [attempt for attempt in newest if attempt is not None and not cancelling.has_ended(attempt)]
 
 
 def stop_all(store: Store, *, patience_s: float) -> list[str]:
@@ -70,17 +92,12 @@ def stop_all(store: Store, *, patience_s: float) -> list[str]:
     """
     running = running_attempts(store)
     for attempt in running:
-        attempts.request_cancel(attempt, reason="the platform is being stopped")
+        cancelling.cancel(attempt, reason="the platform is being stopped")
     stopped = [attempt.name for attempt in running]
     deadline = time.monotonic() + patience_s
     while running and time.monotonic() < deadline:
         time.sleep(STOP_POLL_S)
-        running = [attempt for attempt in running if attempts.recorded_ending(attempt) is None and is_alive(attempt)]
+        running = [attempt for attempt in running if not cancelling.has_ended(attempt) and is_alive(attempt)]
     for attempt in running:
         open_backend(attempt.claim["backend"]).stop(attempt)
     return stopped
-
-
-def is_alive(attempt: Attempt) -> bool:
-    """Whether its backend cannot vouch that nothing of it runs."""
-    return open_backend(attempt.claim["backend"]).probe(attempt).phase not in GONE

@@ -282,9 +282,7 @@ class Supervisor:
         return Ending(
             code=code,
             error=reported.get("class"),
-            message=str(reported.get("message") or ("" if code in (0, 75) else "; ".join(self._transcript.tail)))[
-                -2000:
-            ],
+            message=str(reported.get("message") or last_lines)[-2000:],
             out_of_memory=out_of_memory and code in (-signal.SIGKILL, 128 + signal.SIGKILL),
             memory=reported.get("memory"),
         )

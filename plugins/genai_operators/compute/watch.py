@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from genai_operators.compute import attempts
 from genai_operators.compute.backends import open_backend
+from genai_operators.compute.budget import Budget
+from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.chunks import read_chunk
-from genai_operators.compute.driver import Driver, Limits, Standing
+from genai_operators.compute.driver import Driver
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.pace import Pace
+from genai_operators.compute.resources import Resources
+from genai_operators.compute.standing import Limits, Standing
 from genai_operators.store import Store
 
 
@@ -28,11 +32,13 @@ class Poll:
     :param lines: for the task log, in order; the next call takes them as shown.
     :param settled: how it ended, JSON, at most 2 kB; ``None`` while it goes on.
     :param more: there is more to show at once: do not sleep before the next call.
+    :param next_s: when to look again, in seconds; ``None`` leaves it to whoever waits.
     """
 
     lines: list[str]
     settled: dict[str, Any] | None = None
     more: bool = False
+    next_s: float | None = None
 
 
 class Subject(Protocol):
@@ -68,24 +74,32 @@ class WorkloadSubject:
         owner: Mapping[str, Any],
         after: int,
         limits: Mapping[str, Any],
+        ladder: Sequence[Mapping[str, Any]] = (),
+        budget: Mapping[str, Any] | None = None,
     ) -> None:
         """All arguments are plain JSON.
 
         :param directory: ``workloads/<kind>/<fingerprint>``.
         :param backend: see :func:`~genai_operators.compute.backends.open_backend`.
         :param after: see :class:`~genai_operators.compute.attempts.Joined`.
+        :param ladder: :class:`~genai_operators.compute.resources.Resources`, the preferred first.
+        :param budget: ``{"max_cost", "currency"}``.
         """
         self._store = Store.open(store)
         self._directory = directory
         self._owner = Owner.from_json(owner)
+        opened = open_backend(backend)
         self._driver = Driver(
             store=self._store,
             directory=directory,
-            backend=open_backend(backend),
+            backend=opened,
             owner=self._owner,
             after=after,
             limits=Limits(**limits),
+            ladder=[Resources.from_json(rung) for rung in ladder],
+            budget=None if budget is None else Budget(**budget),
         )
+        self._pace = Pace() if opened.restarts else None
         self._after = after
         self._shown: Shown | None = None
         self._to_note: Shown | None = None
@@ -109,7 +123,8 @@ class WorkloadSubject:
             standing = self._step()
             lines = self._next_lines(standing.attempt)
             if standing.settled is None:
-                return Poll(lines=[*self._take_news(), *lines], more=bool(lines))
+                next_s = self._pace.next_s(standing, said=bool(lines)) if self._pace else None
+                return Poll(lines=[*self._take_news(), *lines], more=bool(lines), next_s=next_s)
             if lines:  # the last words of the workload come before the news that it ended
                 return Poll(lines=lines, more=True)
             return Poll(lines=self._take_news(), settled=standing.settled.to_json())
@@ -128,7 +143,7 @@ class WorkloadSubject:
         """Leave the workload's owners; the last to leave cancels it."""
         self._cancelled = True  # a step that is under way finishes; none begins after it
         with self._lock:
-            attempts.withdraw(self._store, self._directory, self._owner, reason=reason)
+            withdraw(self._store, self._directory, self._owner, reason=reason)
 
     # --- what was shown ----------------------------------------------------------------------------------------
 

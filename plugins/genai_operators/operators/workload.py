@@ -13,10 +13,11 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowSkipException
 
 from genai_operators.compute import attempts
+from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Artifact, Result, Workload
-from genai_operators.compute.driver import LIMITED_PHASES, Limits
 from genai_operators.compute.ending import error_class
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.standing import LIMITED_PHASES, Limits
 from genai_operators.compute.watch import WorkloadSubject
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import ConfigurationError, GateFailed, WorkloadFailed, WorkloadTimeout
@@ -184,12 +185,12 @@ class WorkloadOperator(BaseOperator):
         opened, directory = Store.open(event["subject"]["store"]), event["subject"]["directory"]
         owner = owner_of(context)
         if event["status"] == STATUS_TIMEOUT:
-            attempts.withdraw(opened, directory, owner, reason=f"{owner} waited longer than its timeout")
+            withdraw(opened, directory, owner, reason=f"{owner} waited longer than its timeout")
             raise WorkloadTimeout(
                 f"{directory}: not finished within the timeout of {self.timeout}; it was asked to checkpoint and stop. "
                 "Raise the timeout and run the task again: it resumes."
             )
-        attempts.withdraw(opened, directory, owner, reason=f"{owner} has settled")
+        withdraw(opened, directory, owner, reason=f"{owner} has settled")
         result = attempts.find_result(opened, directory) if event["status"] == "succeeded" else None
         if result is None:
             raise (error_class(event.get("error")) or WorkloadFailed)(event.get("message") or f"{directory}: {event}")

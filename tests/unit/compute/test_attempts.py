@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from genai_operators.compute import attempts, owners
+from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Artifact, Attempt, Result, Workload
 from genai_operators.compute.owners import Owner
 from genai_operators.exceptions import ManifestMismatch, ObjectNotFound, WorkloadFailed
@@ -121,29 +122,29 @@ class TestWithdraw:
             attempts.join(store, WORKLOAD, owner)
         attempt = claimed(store)
         FakeBackend().begin(attempt)
-        assert not attempts.withdraw(store, DIRECTORY, ONE, reason="enough")
+        assert not withdraw(store, DIRECTORY, ONE, reason="enough")
         assert not attempts.is_cancelled(attempt)
-        assert attempts.withdraw(store, DIRECTORY, TWO, reason="enough")
+        assert withdraw(store, DIRECTORY, TWO, reason="enough")
         assert attempts.is_cancelled(attempt)
 
     def test_what_has_ended_is_not_cancelled(self, store: Store) -> None:
         attempts.join(store, WORKLOAD, ONE)
         attempt = claimed(store)
         FakeBackend().end(attempt, code=1)
-        assert not attempts.withdraw(store, DIRECTORY, ONE, reason="enough")
+        assert not withdraw(store, DIRECTORY, ONE, reason="enough")
         assert not attempts.is_cancelled(attempt)
         assert list(owners.active(store)) == []
 
     def test_what_was_claimed_but_never_launched_will_not_begin(self, store: Store) -> None:
         attempts.join(store, WORKLOAD, ONE)
         attempt = claimed(store)
-        assert attempts.withdraw(store, DIRECTORY, ONE, reason="enough")
+        assert withdraw(store, DIRECTORY, ONE, reason="enough")
         assert attempts.recorded_ending(attempt) is not None
 
     def test_the_index_keeps_a_workload_that_is_still_stopping(self, store: Store) -> None:
         attempts.join(store, WORKLOAD, ONE)
         FakeBackend().begin(claimed(store))
-        attempts.withdraw(store, DIRECTORY, ONE, reason="enough")
+        withdraw(store, DIRECTORY, ONE, reason="enough")
         assert list(owners.active(store)) == [(DIRECTORY, ONE)]
 
 

@@ -7,19 +7,13 @@ from typing import Any
 import pytest
 
 from genai_operators.compute import attempts
+from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import UNREACHABLE, Attempt, Phase, Probe, Workload
-from genai_operators.compute.driver import (
-    CANCEL_PATIENCE_S,
-    FINISH_S,
-    LOST_AFTER_S,
-    RELAUNCH_S,
-    STALE_AFTER_S,
-    Driver,
-    Limits,
-    Settled,
-    Status,
-)
+from genai_operators.compute.driver import FINISH_S, RELAUNCH_S, Driver
+from genai_operators.compute.liveness import LOST_AFTER_S, STALE_AFTER_S
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.patience import CANCEL_PATIENCE_S
+from genai_operators.compute.standing import Limits, Settled, Status
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.store import Store
 from tests.fakes.backend import FakeBackend
@@ -245,7 +239,7 @@ class TestResult:
 class TestCancel:
     def test_one_who_was_taken_off_the_owners_starts_nothing(self, scene: Scene) -> None:
         scene.begun()
-        attempts.withdraw(scene.store, DIRECTORY, Owner(dag_id="d", run_id="one", task_id="t"), reason="marked failed")
+        withdraw(scene.store, DIRECTORY, Owner(dag_id="d", run_id="one", task_id="t"), reason="marked failed")
         scene.backend.stop_resumably(scene.attempt())
         settled = scene.settled()
         assert (settled.status, settled.error) == (Status.CANCELLED, "WorkloadCancelled")
@@ -253,7 +247,7 @@ class TestCancel:
 
     def test_one_who_came_while_it_was_stopping_waits_and_resumes(self, scene: Scene) -> None:
         attempt = scene.begun()
-        attempts.withdraw(scene.store, DIRECTORY, Owner(dag_id="d", run_id="one", task_id="t"), reason="marked failed")
+        withdraw(scene.store, DIRECTORY, Owner(dag_id="d", run_id="one", task_id="t"), reason="marked failed")
         late = scene.another_driver("two")
         assert late.advance().phase is Phase.RUNNING
         scene.backend.stop_resumably(attempt)

@@ -251,7 +251,7 @@ class TestIncarnations:
     SPEAKS = "import os; print('line of', os.getpid()); print('::progress ' + '{\"step\": 1}')"
 
     def start_paths(self, supervised: Supervised) -> list[str]:
-        return [name for name in supervised.attempt.store.list_names(supervised.attempt.path("starts"))]
+        return list(supervised.attempt.store.list_names(supervised.attempt.path("starts")))
 
     def test_the_next_one_begins_at_once_and_its_lines_follow(self, supervised: Supervised) -> None:
         assert supervised.run(self.SPEAKS + "; exit(75)", incarnation="pod-1") == 75

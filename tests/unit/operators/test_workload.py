@@ -174,7 +174,7 @@ class TestAsk:
             operator._object(
                 {"ti": SimpleNamespace(id="0")}, verdict, reference, store=run_task.store.uri, directory=directory
             )
-        assert "CHECKPOINTING: FAIL" in asked.questions[0]["body"]
+        assert "checkpointing: FAIL" in asked.questions[0]["body"]
         answer = {"chosen_options": [option], "responded_by_user": {"id": "ann", "name": "ann"}}
         return operator.answered({}, answer, **parked.value.kwargs), operator
 
