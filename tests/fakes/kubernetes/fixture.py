@@ -1,0 +1,194 @@
+"""A cluster for tests: the fake as a subprocess, or a real one when the environment names it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.kubernetes.client import ControlClient
+from tests.fakes.kubernetes.container import CLUSTER_MARKER, kill_quietly, marked_processes
+from tests.fakes.kubernetes.settings import Image, Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+#: Set together with KUBECONFIG: the tests use that cluster and namespace instead of the fake.
+REAL_NAMESPACE = "GENAI_TEST_KUBERNETES_NAMESPACE"
+REAL_IMAGE = "GENAI_TEST_KUBERNETES_IMAGE"
+START_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 10.0
+TOKEN = "fake-token"
+IMAGE = "registry.example/genai-workload@sha256:" + "0123456789abcdef" * 4
+
+
+def workload_image(python: str | None = None) -> Image:
+    """An image whose ``python`` is the given interpreter (default: this one) and that has the project's packages."""
+    folder = Path(python or sys.executable).parent
+    return Image((str(folder),), (str(ROOT / "plugins"), str(ROOT)), {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"})
+
+
+@dataclass
+class FakeCluster:
+    """A cluster to test against.
+
+    :ivar kubeconfig: path of a kubeconfig file that reaches it.
+    :ivar namespace: where to work.
+    :ivar image: an image that has ``python`` and the project.
+    :ivar control: faults and figures; None on a real cluster.
+    """
+
+    kubeconfig: Path
+    namespace: str
+    image: str
+    control: ControlClient | None
+    folder: Path
+    port: int = 0
+    token: str = TOKEN
+    server: subprocess.Popen[bytes] | None = None
+
+    @property
+    def real(self) -> bool:
+        """Whether this is a real cluster: faults can be injected only as far as the API allows."""
+        return self.control is None
+
+    @property
+    def faults(self) -> ControlClient:
+        """The control client; a test that needs it skips on a real cluster."""
+        if self.control is None:
+            import pytest
+
+            pytest.skip("faults of this kind can be injected only into the fake cluster")
+        return self.control
+
+    def api_client(self) -> Any:
+        """A new ``kubernetes.client.ApiClient`` for this cluster."""
+        from kubernetes import config
+
+        return config.new_client_from_config(config_file=str(self.kubeconfig))
+
+    def rotate_token(self, token: str = "fresh-token") -> None:
+        """Write a new token into the kubeconfig and let the old one expire, as a token provider does."""
+        self.faults.add_token(token)
+        old, self.token = self.token, token
+        write_kubeconfig(self.kubeconfig, port=self.port, namespace=self.namespace, token=token)
+        self.faults.expire_token(old)
+
+    # What can be done to any cluster, by its own API.
+
+    def delete_pod(self, name: str, *, grace_s: int | None = None) -> None:
+        """Delete a pod by hand."""
+        from kubernetes import client
+
+        options = {} if grace_s is None else {"grace_period_seconds": grace_s}
+        client.CoreV1Api(self.api_client()).delete_namespaced_pod(name, self.namespace, **options)
+
+    def evict_pod(self, name: str) -> None:
+        """Evict a pod by the eviction API, as draining a node does."""
+        from kubernetes import client
+
+        body = client.V1Eviction(metadata=client.V1ObjectMeta(name=name, namespace=self.namespace))
+        client.CoreV1Api(self.api_client()).create_namespaced_pod_eviction(name, self.namespace, body)
+
+    def delete_job(self, name: str) -> None:
+        """Delete a Job and its pods by hand."""
+        from kubernetes import client
+
+        client.BatchV1Api(self.api_client()).delete_namespaced_job(
+            name, self.namespace, propagation_policy="Background"
+        )
+
+
+@contextmanager
+def fake_cluster(settings: Settings | None = None, *, folder: Path | None = None) -> Iterator[FakeCluster]:
+    """Start a fake cluster; everything that it started ends with it, and with this process.
+
+    :param settings: ``folder`` and missing ``images`` are filled in: ``IMAGE`` is this interpreter with the project.
+    :param folder: where pods, logs and the server's own log go; default a new temporary folder.
+    """
+    folder = folder or Path(tempfile.mkdtemp(prefix="genai-fake-cluster-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = replace(settings or Settings(folder=""), folder=str(folder))
+    settings = replace(
+        settings,
+        images=settings.images or {IMAGE.split("@")[0]: workload_image()},
+        keep_paths=settings.keep_paths or (str(folder.parent),),
+    )
+    settings.dump(folder / "settings.json")
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.fakes.kubernetes", str(folder / "settings.json")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=_server_environment(),
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        ports = _ready(server, folder)
+        kubeconfig = folder / "kubeconfig"
+        write_kubeconfig(kubeconfig, port=ports["api"], namespace=settings.namespace, token=TOKEN)
+        control = ControlClient(ports["control"], settings.namespace)
+        yield FakeCluster(kubeconfig, settings.namespace, IMAGE, control, folder, ports["api"], server=server)
+    finally:
+        _end(server, str(folder))
+
+
+@contextmanager
+def cluster_from_environment(settings: Settings | None = None, *, folder: Path | None = None) -> Iterator[FakeCluster]:
+    """The real cluster that the environment names, else a fake one."""
+    namespace, kubeconfig = os.environ.get(REAL_NAMESPACE), os.environ.get("KUBECONFIG")
+    if not (namespace and kubeconfig):
+        with fake_cluster(settings, folder=folder) as cluster:
+            yield cluster
+        return
+    image = os.environ.get(REAL_IMAGE, "")
+    where = folder or Path(tempfile.mkdtemp(prefix="genai-cluster-"))
+    yield FakeCluster(Path(kubeconfig), namespace, image, None, where)
+
+
+def write_kubeconfig(path: Path, *, port: int, namespace: str, token: str) -> None:
+    """A kubeconfig with one context; JSON is YAML."""
+    server = f"http://127.0.0.1:{port}"
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "fake", "cluster": {"server": server}}],
+        "users": [{"name": "airflow", "user": {"token": token}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "airflow", "namespace": namespace}}],
+        "current-context": "fake",
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    partial.replace(path)
+
+
+def _server_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def _ready(server: subprocess.Popen[bytes], folder: Path) -> dict[str, int]:
+    assert server.stdout is not None
+    readable, _, _ = select.select([server.stdout], [], [], START_TIMEOUT_S)
+    line = server.stdout.readline() if readable else b""
+    if not line:
+        raise RuntimeError(f"the fake cluster did not start:\n{(folder / 'server.log').read_text()[-3000:]}")
+    return dict(json.loads(line))
+
+
+def _end(server: subprocess.Popen[bytes], marker: str) -> None:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.close()
+    try:
+        server.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait(END_TIMEOUT_S)
+    server.stdout.close()
+    for pid in marked_processes(CLUSTER_MARKER, marker):
+        kill_quietly(pid)
