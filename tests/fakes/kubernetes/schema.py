@@ -79,7 +79,7 @@ def _walk(value: Any, schema: dict[str, Any], path: str) -> Iterator[Finding]:
     schema = _resolve(schema)
     if value is None:
         return
-    types = schema.get("type", [])
+    types = [one["type"] for one in schema.get("oneOf", ()) if "type" in one] or schema.get("type", [])
     types = [types] if isinstance(types, str) else types
     expected = [one for one in types if one != "null"]
     if expected and not any(_is(value, one) for one in expected):

@@ -99,10 +99,12 @@ class KubernetesApi:
         data = self._request("GET", path, query=query, accept={400, 404})
         return "" if data is None else data.decode("utf-8", errors="replace")
 
-    def stream(self, path: str, *, labels: str, version: str, timeout_s: int) -> Iterator[Json]:
-        """Events of a watch from ``version`` on, bookmarks included; ends after ``timeout_s`` seconds or earlier.
+    def watch(self, path: str, *, labels: str, version: str, timeout_s: int) -> Iterator[Json]:
+        """Connect a watch from ``version`` on, and return its events, bookmarks included.
 
-        :raises Expired: ``version`` is too old.
+        The server ends it after ``timeout_s`` seconds. Closing the iterator closes the connection.
+
+        :raises Expired: ``version`` is too old; also while it is read.
         """
         query = {
             "watch": "true",
@@ -111,12 +113,14 @@ class KubernetesApi:
             "resourceVersion": version,
             "timeoutSeconds": timeout_s,
         }
-        response = self._open("GET", path, query=query, body=None, read_timeout_s=timeout_s + READ_TIMEOUT_S)
+        response = self._open("GET", path, query=query, body=None, read_timeout_s=timeout_s + CONNECT_TIMEOUT_S)
+        if response.status == 200:
+            return self._events(response, path)
+        failure = Failure("watch", path, response.status, response.read())
+        raise Expired(path) if response.status == 410 else translate(failure, connection=self.connection)
+
+    def _events(self, response: Any, path: str) -> Iterator[Json]:
         with contextlib.closing(response):
-            if response.status == 410:
-                raise Expired(path)
-            if response.status != 200:
-                raise translate(Failure("watch", path, response.status, response.data), connection=self.connection)
             for event in _lines(response, connection=self.connection):
                 if event.get("type") == "ERROR":
                     _raise_event(event, path, connection=self.connection)

@@ -11,18 +11,28 @@ from genai_operators.compute import attempts
 from genai_operators.compute.contract import GONE, Attempt, Phase, Probe
 from genai_operators.compute.ending import error_class
 from genai_operators.compute.kubernetes import names, pods
-from genai_operators.compute.kubernetes.api import Json, KubernetesApi
-from genai_operators.compute.kubernetes.manifest import job_manifest
-from genai_operators.compute.kubernetes.phases import Observation, classify
+from genai_operators.compute.kubernetes.api import KubernetesApi
+from genai_operators.compute.kubernetes.grace import grace_s
+from genai_operators.compute.kubernetes.last_words import with_last_words
+from genai_operators.compute.kubernetes.manifest import companions, manifest
+from genai_operators.compute.kubernetes.observe import Observer
+from genai_operators.compute.kubernetes.paths import Paths
+from genai_operators.compute.kubernetes.phases import STUCK, Observation, classify
 from genai_operators.compute.kubernetes.pod import PodRequest
-from genai_operators.compute.kubernetes.settings import DEFAULT_GRACE_S, KubernetesSettings
+from genai_operators.compute.kubernetes.removal import Removal
+from genai_operators.compute.kubernetes.settings import KubernetesSettings
+from genai_operators.compute.kubernetes.usage import Meter
 from genai_operators.compute.resources import Usage
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
 
 
 @dataclass(frozen=True, kw_only=True)
 class KubernetesCompute(KubernetesSettings):
-    """Runs attempts in a cluster. For its settings see :class:`.settings.KubernetesSettings`."""
+    """Runs attempts in a cluster. For its settings see :class:`.settings.KubernetesSettings`.
+
+    Every method raises ``ClusterUnavailable`` when the cluster does not answer (some seconds of tries included), and
+    ``ConfigurationError`` when it refuses.
+    """
 
     target: ClassVar[str] = "kubernetes"
     restarts: ClassVar[bool] = True
@@ -32,73 +42,71 @@ class KubernetesCompute(KubernetesSettings):
         """Requests to the cluster."""
         return KubernetesApi(connection=self.connection, clients=self.clients)
 
+    @property
+    def paths(self) -> Paths:
+        """Where its objects lie."""
+        return Paths(self.namespace, self.multi_node)
+
     def describe(self) -> dict[str, Any]:
         """All settings that differ from the defaults, and those that say which cluster."""
         where = {"connection": self.connection, "namespace": self.namespace}
         return {"target": self.target, **where, **self.changed()}
 
     def launch(self, attempt: Attempt) -> None:
-        """Create its Job. One that is there already is adopted.
+        """Create its object, and what belongs to that. What is there already is adopted.
 
         :raises ConfigurationError: no digest, no permission, a rejected manifest, or a foreign Job of that name.
+        :raises QuotaExceeded: the namespace may hold no further Job.
         """
-        manifest = job_manifest(PodRequest(attempt=attempt, settings=self, grace_s=self.grace_s or DEFAULT_GRACE_S))
-        created = self.api.create(self._jobs, manifest) or self.api.find(f"{self._jobs}/{attempt.name}")
-        if created is not None and not names.is_ours(created, attempt):
+        request = PodRequest(attempt=attempt, settings=self, grace_s=grace_s(attempt, self.grace_s))
+        path = self.paths.collection(attempt.resources)
+        found = self.api.create(path, manifest(request)) or self.api.find(f"{path}/{attempt.name}")
+        if found is None:
+            return  # somebody has just removed it: the next probe says so
+        if not names.is_ours(found, attempt):
             raise ConfigurationError(
-                f"namespace {self.namespace} has a Job {attempt.name} that is not of {attempt.store.uri}. Delete it, "
-                "or use another namespace."
+                f"namespace {self.namespace} has a {found.get('kind') or 'Job'} {attempt.name} that is not of "
+                f"{attempt.store.uri}. Delete it, or use another namespace."
             )
+        for collection, companion in companions(request, owner=found, paths=self.paths):
+            self.api.create(collection, companion)
 
     def probe(self, attempt: Attempt) -> Probe:
-        """Look at its Job and pods."""
-        probe = classify(self._observe(attempt), now=time.time())
+        """Look at its object and pods. That it is gone is never said from memory: the cluster is asked once more."""
+        observer = Observer(self.api, self.paths)
+        seen = observer.glance(attempt)
+        probe = None if seen is None else classify(seen, now=time.time())
+        if seen is None or probe is None or probe.phase in GONE or probe.error is not None:
+            seen = observer.look(attempt)
+            probe = classify(seen, now=time.time())
+        if probe.reason == STUCK:
+            return self._release(seen, probe)
         if probe.error is not None and probe.phase not in GONE:
             return self._end_hopeless(attempt, probe)
+        if probe.phase is Phase.FAILED and seen.pods:
+            return with_last_words(probe, seen.pods[-1], attempt, api=self.api, paths=self.paths)
         return probe
 
     def stop(self, attempt: Attempt) -> None:
-        """Delete its Job, its pods first. Those get their grace; :meth:`probe` sees them gone."""
-        path = f"{self._jobs}/{attempt.name}"
-        found = self.api.find(path)
-        if found is not None and names.is_ours(found, attempt):
-            self.api.delete(path, uid=found["metadata"]["uid"])
+        """Delete its object, its pods first. Those get their grace; :meth:`probe` sees them gone."""
+        Removal(self.api, self.paths).remove(attempt)
 
     def usage(self, attempt: Attempt) -> Sequence[Usage]:
-        """What its pods had."""
-        return ()
+        """What its pods had, from the moment that each had its node."""
+        return Meter(self.api, self.paths, self.prices).usage(attempt)
 
-    # --- looking -----------------------------------------------------------------------------------------------
-
-    @property
-    def _jobs(self) -> str:
-        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
-
-    @property
-    def _core(self) -> str:
-        return f"/api/v1/namespaces/{self.namespace}"
-
-    def _observe(self, attempt: Attempt) -> Observation:
-        job = self.api.find(f"{self._jobs}/{attempt.name}")
-        found = self.api.list(f"{self._core}/pods", labels=names.selector(attempt)).items
-        started = attempt.store.find_json(attempt.path("started.json"))
-        seen = Observation(
-            job=job if job is not None and names.is_ours(job, attempt) else None,
-            pods=found,
-            begun=started is not None,
-            given_up=started is not None and started["process"] is None,
-        )
-        pending: list[Json] = [pod for pod in seen.alive if (pod.get("status") or {}).get("phase") == "Pending"]
-        if not pending:
-            return seen
-        events = self.api.list(f"{self._core}/events", fields=f"involvedObject.name={pods.name(pending[0])}").items
-        return Observation(**{**seen.__dict__, "events": events})
+    # --- what cannot end by itself -----------------------------------------------------------------------------
 
     def _end_hopeless(self, attempt: Attempt, probe: Probe) -> Probe:
         """It waits for what will not come: take its right to begin, say why, and remove it."""
-        error = (error_class(probe.error) or WorkloadFailed)(probe.detail)
         if not attempts.abandon(attempt, reason=probe.detail):
-            return Probe(Phase.RUNNING, reason=probe.reason, detail=probe.detail)  # it has begun after all
-        attempts.give_up(attempt, error)
+            return Probe(Phase.RUNNING, reason=probe.reason, detail=probe.detail, since=probe.since)  # it had begun
+        attempts.give_up(attempt, (error_class(probe.error) or WorkloadFailed)(probe.detail))
         self.stop(attempt)
         return Probe(Phase.FAILED, reason=probe.reason, detail=probe.detail, error=probe.error, since=probe.since)
+
+    def _release(self, seen: Observation, probe: Probe) -> Probe:
+        """A pod that a lost node keeps would keep the Job from replacing it, for ever."""
+        removal = Removal(self.api, self.paths)
+        done = "; ".join(filter(None, (removal.release_stuck(pod) for pod in seen.alive if pods.is_terminating(pod))))
+        return Probe(probe.phase, probe.reason, f"{probe.detail}; {done}" if done else probe.detail, since=probe.since)

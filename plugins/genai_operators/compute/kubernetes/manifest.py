@@ -1,4 +1,4 @@
-"""The Job of an attempt on one node: a pure function of what was asked for.
+"""The objects of an attempt: pure functions of what was asked for.
 
 Preemption stays inside the attempt: the Job controller replaces a pod that was disrupted, once it is gone
 (``podReplacementPolicy: Failed``), and counts it against nothing. Any other failure of the pod fails the Job, and what
@@ -9,14 +9,33 @@ from __future__ import annotations
 
 from typing import Any
 
-from genai_operators.compute.kubernetes import names
+from genai_operators.compute.kubernetes.api import Json
+from genai_operators.compute.kubernetes.devices import claim_template
+from genai_operators.compute.kubernetes.manifest_parts import DISRUPTED, object_metadata, queueing
+from genai_operators.compute.kubernetes.multi_node import job_set, train_job
+from genai_operators.compute.kubernetes.paths import Paths
 from genai_operators.compute.kubernetes.pod import PodRequest, pod_template, supervisor_command
-from genai_operators.compute.kubernetes.settings import KubernetesSettings
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-WORKLOAD_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
-MAX_EXECUTION_LABEL = "kueue.x-k8s.io/max-exec-time-seconds"
-DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+
+def manifest(request: PodRequest) -> dict[str, Any]:
+    """A Job; on several nodes what the settings choose for those."""
+    if request.resources.nodes == 1:
+        return job_manifest(request)
+    return job_set(request) if request.settings.multi_node == "jobset" else train_job(request)
+
+
+def companions(request: PodRequest, *, owner: Json, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
+    """Further objects, each with its collection. They belong to ``owner``, the created object, and go with it."""
+    if not (request.settings.device_class and request.resources.gpu_count):
+        return []
+    metadata = owner["metadata"]
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
+    return [(paths.claim_templates, claim_template(request, owner=reference))]
 
 
 def job_manifest(request: PodRequest) -> dict[str, Any]:
@@ -36,28 +55,3 @@ def job_manifest(request: PodRequest) -> dict[str, Any]:
             "template": pod_template(request, supervisor_command(request)),
         },
     }
-
-
-def object_metadata(request: PodRequest) -> dict[str, Any]:
-    """Name, labels and annotations of the attempt's object, those for the queue included."""
-    settings = request.settings
-    queue: dict[str, str] = {}
-    if settings.queue:
-        queue[QUEUE_LABEL] = settings.queue
-        if settings.workload_priority:
-            queue[WORKLOAD_PRIORITY_LABEL] = settings.workload_priority
-        if settings.max_execution_s:
-            queue[MAX_EXECUTION_LABEL] = str(settings.max_execution_s)
-    return {
-        "name": request.attempt.name,
-        "namespace": settings.namespace,
-        "labels": {**settings.labels, **queue, **names.labels(request.attempt)},
-        "annotations": {**settings.annotations, names.DIRECTORY_ANNOTATION: request.attempt.directory},
-    }
-
-
-def queueing(settings: KubernetesSettings) -> dict[str, Any]:
-    """In a queue it begins suspended, and Kueue releases it; elsewhere the Job itself may have a deadline."""
-    if settings.queue:
-        return {"suspend": True}
-    return {"activeDeadlineSeconds": settings.max_execution_s} if settings.max_execution_s else {}

@@ -26,13 +26,15 @@ ABSENT, ABANDONED, DELETED, STUCK = "absent", "abandoned", "deleted", "stuck"
 class Observation:
     """One look at an attempt. Everything is JSON as the API gives it.
 
-    :param job: the attempt's Job, JobSet or TrainJob. :param pods: all of its pods that are known.
+    :param job: the attempt's Job, JobSet or TrainJob. :param pods: all of its pods that the cluster has.
+    :param departed: pods that were removed, as they were last seen, where somebody watched.
     :param events: of the pod that waits, or of the Job without pods. :param workload: of Kueue.
     :param begun: a supervisor of it has begun. :param given_up: the right to begin was taken, nothing ever will.
     """
 
     job: Json | None
     pods: Sequence[Json] = ()
+    departed: Sequence[Json] = ()
     events: Sequence[Json] = ()
     workload: Json | None = None
     begun: bool = False
@@ -118,10 +120,12 @@ def _failed(view: JobView, seen: Observation) -> Probe:
         return Probe(
             Phase.FAILED, view.reason, f"it ran longer than max_execution_s: {view.message}", "WorkloadTimeout"
         )
-    last = _newest(seen.pods)
-    if last is None:
+    ended = sorted((*seen.pods, *seen.departed), key=lambda pod: pods.ended_at(pod) or 0.0)
+    if not ended:
         return Probe(Phase.FAILED, reason=view.reason, detail=view.message, since=view.since)
-    end = pods.end_of(last)
+    ends = [pods.end_of(pod) for pod in ended]
+    blamed = [end for end in ends if end.error is not None and not end.disrupted]
+    end = blamed[0] if blamed else ends[-1]  # of several nodes the first that failed takes the others with it
     return Probe(Phase.FAILED, reason=end.reason, detail=end.detail, error=end.error, since=view.since)
 
 
@@ -130,7 +134,7 @@ def _between_pods(view: JobView, seen: Observation, now: float) -> Probe:
     blocked = waiting.for_pod(seen.events, created=view.created, now=now)
     if blocked is not None:
         return blocked
-    last = _newest(seen.pods)
+    last = _newest([*seen.pods, *seen.departed])
     if last is None and seen.begun:
         return Probe(Phase.PREEMPTED, reason="gone", detail="its pod was removed; the Job starts another", since=now)
     if last is None:

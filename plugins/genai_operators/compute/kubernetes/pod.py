@@ -10,12 +10,17 @@ from genai_operators.compute.contract import Attempt
 from genai_operators.compute.kubernetes import names, placement
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
 from genai_operators.compute.resources import Resources
+from genai_operators.exceptions import ConfigurationError
 
 SCRATCH = "/scratch"
 #: After the workload's own grace the supervisor still writes the last chunks of the log and how it ended.
 FAREWELL_S = 20
-SUPERVISOR = ("-m", "genai_operators.compute.supervisor")
-ENTRY = ("-m", "genai_operators.workloads.main")
+SUPERVISOR = "genai_operators.compute.supervisor"
+FOLLOWER = "genai_operators.compute.follower"
+ENTRY = "genai_operators.workloads.main"
+DISTRIBUTED_ENTRY = "genai_operators.workloads.distributed"
+#: Workloads that can use more than one GPU or node.
+DISTRIBUTED_KINDS = frozenset({"fine_tune"})
 #: Autoscalers shall not move a training run to tidy up.
 STAY = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 TOPOLOGY_ANNOTATIONS = {
@@ -41,14 +46,39 @@ class PodRequest:
         return self.attempt.resources
 
 
-def supervisor_command(request: PodRequest, workload: Sequence[str] | None = None) -> list[str]:
-    """The command of the pod that keeps the records. :param workload: what it runs; our entry point by default."""
+def processes_per_node(resources: Resources) -> int:
+    """One for each GPU; one on CPUs."""
+    return max(1, resources.gpu_count)
+
+
+def supervisor_command(request: PodRequest) -> list[str]:
+    """The command of the pod that keeps the records."""
+    return [request.settings.python, "-m", SUPERVISOR, *_arguments(request)]
+
+
+def node_command(request: PodRequest) -> list[str]:
+    """The command of each of several nodes: it is the supervisor on the first and a follower on the others.
+
+    :raises ConfigurationError: the workload cannot use several nodes.
+    """
+    kind = request.attempt.directory.split("/")[-2]
+    if kind not in DISTRIBUTED_KINDS:
+        raise ConfigurationError(
+            f"kubernetes: a {kind} workload runs on one node; nodes: {request.resources.nodes} is for "
+            f"{', '.join(sorted(DISTRIBUTED_KINDS))}"
+        )
+    return [request.settings.python, "-m", FOLLOWER, *_arguments(request)]
+
+
+def _arguments(request: PodRequest) -> list[str]:
+    """Which attempt, and what computes it: our entry point, below ``torchrun`` where it takes several processes."""
     attempt, settings = request.attempt, request.settings
+    several = request.resources.nodes * processes_per_node(request.resources) > 1
+    distributed = several and attempt.directory.split("/")[-2] in DISTRIBUTED_KINDS
     return [
-        *(settings.python, *SUPERVISOR),
         *("--store", settings.store_in_pod or attempt.store.uri, "--directory", attempt.directory),
         *("--attempt", str(attempt.number), "--grace", f"{request.grace_s:g}", "--incarnation", "$(POD_UID)"),
-        *("--", *(workload or (settings.python, *ENTRY))),
+        *("--", settings.python, "-m", DISTRIBUTED_ENTRY if distributed else ENTRY),
     ]
 
 
@@ -131,6 +161,8 @@ def environment(request: PodRequest) -> list[dict[str, Any]]:
     variables: list[dict[str, Any]] = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in told.items()
     ]
+    if request.resources.nodes == 1 and processes_per_node(request.resources) > 1:
+        own["PET_NPROC_PER_NODE"] = str(processes_per_node(request.resources))  # torchrun reads it
     variables += [{"name": name, "value": value} for name, value in {**own, **request.settings.env}.items()]
     for name, reference in request.settings.secret_env.items():
         secret, _, key = reference.partition("/")
