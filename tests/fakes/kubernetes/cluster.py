@@ -13,12 +13,14 @@ from tests.fakes.kubernetes.devices import Devices
 from tests.fakes.kubernetes.gate import Gate, Token
 from tests.fakes.kubernetes.images import Images
 from tests.fakes.kubernetes.job_controller import JobController
+from tests.fakes.kubernetes.jobset import JobSetController
 from tests.fakes.kubernetes.kinds import NAMESPACES, NODES, SERVICE_ACCOUNTS
 from tests.fakes.kubernetes.kubelet import Kubelets
 from tests.fakes.kubernetes.kueue import Kueue
 from tests.fakes.kubernetes.scheduler import Scheduler
 from tests.fakes.kubernetes.settings import NodeShape, Settings
 from tests.fakes.kubernetes.storage import Store, now
+from tests.fakes.kubernetes.trainjob import TrainJobController
 from tests.fakes.kubernetes.watch import Watches
 
 _ALLOCATABLE = {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "500Gi", "pods": "1000"}
@@ -38,7 +40,10 @@ class Cluster:
         self.kubelets = Kubelets(self.store, settings, self.images)
         self.scheduler = Scheduler(self.store, Devices(self.store))
         self.jobs = JobController(self.store, self.admission, backoff_s=settings.job_backoff_s)
-        self.kueue = Kueue(self.store, self.admission, self.without)
+        self.kueue = Kueue(self.store, self.without)
+        self.admission.mutators.append(self.kueue.suspend_new)
+        self.job_sets = JobSetController(self.store, self.admission)
+        self.train_jobs = TrainJobController(self.store, self.admission)
         self.collector = GarbageCollector(self.store, _soon)
         self.api = Api(
             self.store, self.gate, self.watches, self.admission, self.kubelets, self.without, settings.version
@@ -51,6 +56,7 @@ class Cluster:
             self.store.create(SERVICE_ACCOUNTS, {"metadata": {"name": "default", "namespace": name}})
         for shape in self.settings.nodes:
             self.add_node(shape)
+        self.train_jobs.add_runtime("torch-distributed")
         self.store.created.clear()
 
     def add_node(self, shape: NodeShape) -> None:

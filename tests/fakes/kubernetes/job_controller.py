@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from calendar import timegm
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,22 +12,23 @@ from tests.fakes.kubernetes.controller import Recorder, WorkQueue
 from tests.fakes.kubernetes.deletion import condition_of, delete, remove_finalizer, set_condition
 from tests.fakes.kubernetes.job_pods import TRACKING, completion_index, pod_of
 from tests.fakes.kubernetes.job_policy import judge
+from tests.fakes.kubernetes.job_state import (
+    JobPods,
+    add_counts,
+    epoch,
+    free_indexes,
+    is_finished,
+    is_ready,
+    pods_of,
+    verdict_on,
+    write_counts,
+)
 from tests.fakes.kubernetes.kinds import JOBS, PODS, Object
 from tests.fakes.kubernetes.storage import Change, Store, now, random_suffix
 
 LONGEST_BACKOFF_S = 600.0
 #: After a refused creation of a pod (quota), doubling; the real controller's queue begins at 1 s.
 CREATE_RETRY_S = 1.0
-
-
-def epoch(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time."""
-    return float(timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")))
-
-
-def is_finished(job: Object) -> bool:
-    """Whether the Job is Complete or Failed."""
-    return condition_of(job, "Complete") is not None or condition_of(job, "Failed") is not None
 
 
 @dataclass
@@ -39,16 +39,6 @@ class _Memory:
     last_failure: float = 0.0
     refused: int = 0
     counted: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True)
-class _Pods:
-    """A Job's pods at one look."""
-
-    active: list[Object]
-    terminating: list[Object]
-    succeeded: list[Object]
-    failed: list[Object]
 
 
 class JobController:
@@ -82,7 +72,7 @@ class JobController:
         if job["spec"].get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
             return
         memory = self._memory.setdefault(job["metadata"]["uid"], _Memory())
-        pods = self._pods(job)
+        pods = pods_of(self._store, job)
         if is_finished(job):
             self._after_the_end(job, pods)
         else:
@@ -96,30 +86,15 @@ class JobController:
             ):
                 remove_finalizer(self._store, PODS, pod, TRACKING)
 
-    def _pods(self, job: Object) -> _Pods:
-        sorted_pods = _Pods([], [], [], [])
-        for pod in self._store.all(PODS, job["metadata"]["namespace"]):
-            owners = pod["metadata"].get("ownerReferences") or []
-            if not any(owner["uid"] == job["metadata"]["uid"] for owner in owners):
-                continue
-            phase = pod["status"]["phase"]
-            if phase in ("Succeeded", "Failed"):
-                (sorted_pods.succeeded if phase == "Succeeded" else sorted_pods.failed).append(pod)
-            elif pod["metadata"].get("deletionTimestamp"):
-                sorted_pods.terminating.append(pod)
-            else:
-                sorted_pods.active.append(pod)
-        return sorted_pods
-
     # --- one look ----------------------------------------------------------------------------------------------
 
-    def _sync(self, job: Object, pods: _Pods, memory: _Memory) -> None:
+    def _sync(self, job: Object, pods: JobPods, memory: _Memory) -> None:
         spec = job["spec"]
         suspended = bool(spec.get("suspend"))
         target = condition_of(job, "FailureTarget") or condition_of(job, "SuccessCriteriaMet")
         verdict = self._count(job, pods, memory)
         job = self._store.get(JOBS, job["metadata"]["namespace"], job["metadata"]["name"])
-        verdict = verdict or self._verdict(job)
+        verdict = verdict or verdict_on(job)
         if target or verdict:
             self._wind_up(job, pods, verdict)
             return
@@ -135,7 +110,7 @@ class JobController:
             key = (job["metadata"]["namespace"], job["metadata"]["name"])
             self._queue.add(key, after=epoch(started) + deadline - time.time())
 
-    def _count(self, job: Object, pods: _Pods, memory: _Memory) -> tuple[str, str, str] | None:
+    def _count(self, job: Object, pods: JobPods, memory: _Memory) -> tuple[str, str, str] | None:
         """Count pods that ended, let go of them, and see whether one of them fails the Job at once."""
         verdict = None
         succeeded = failed = 0
@@ -154,14 +129,14 @@ class JobController:
             if judgement.fails_job and pod["status"]["phase"] == "Failed":
                 verdict = verdict or ("FailureTarget", "PodFailurePolicy", judgement.fails_job)
         if fresh:
-            self._update_status(job, lambda status: _add(status, succeeded, failed, indexes))
+            self._update_status(job, lambda status: add_counts(status, succeeded, failed, indexes))
         for pod in fresh:
             remove_finalizer(self._store, PODS, pod, TRACKING)
         if job["spec"]["podReplacementPolicy"] == "TerminatingOrFailed":
             self._count_terminating(job, pods, memory)
         return verdict
 
-    def _count_terminating(self, job: Object, pods: _Pods, memory: _Memory) -> None:
+    def _count_terminating(self, job: Object, pods: JobPods, memory: _Memory) -> None:
         """Without a failure policy a pod counts as failed as soon as it is being deleted."""
         if job["spec"].get("podFailurePolicy") or job["spec"].get("suspend"):
             return
@@ -169,27 +144,10 @@ class JobController:
             if TRACKING in (pod["metadata"].get("finalizers") or []):
                 memory.failures += 1
                 memory.last_failure = time.time()
-                self._update_status(job, lambda status: _add(status, 0, 1, []))
+                self._update_status(job, lambda status: add_counts(status, 0, 1, []))
                 remove_finalizer(self._store, PODS, pod, TRACKING)
 
-    def _verdict(self, job: Object) -> tuple[str, str, str] | None:
-        spec, status = job["spec"], job["status"]
-        completions = spec.get("completions")
-        wanted = completions if completions is not None else min(1, status.get("succeeded", 0) or 1)
-        policy = _success_policy_met(spec, status)
-        if policy:
-            return "SuccessCriteriaMet", "SuccessPolicy", policy
-        if status.get("succeeded", 0) >= wanted and not spec.get("suspend"):
-            return "SuccessCriteriaMet", "CompletionsReached", "Reached expected number of succeeded pods"
-        if status.get("failed", 0) > spec["backoffLimit"]:
-            message = "Job has reached the specified backoff limit"
-            return "FailureTarget", "BackoffLimitExceeded", message
-        deadline, started = spec.get("activeDeadlineSeconds"), status.get("startTime")
-        if deadline is not None and started and not spec.get("suspend") and time.time() >= epoch(started) + deadline:
-            return "FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline"
-        return None
-
-    def _wind_up(self, job: Object, pods: _Pods, verdict: tuple[str, str, str] | None) -> None:
+    def _wind_up(self, job: Object, pods: JobPods, verdict: tuple[str, str, str] | None) -> None:
         """First the target condition; the final one when every pod has ended."""
         present = condition_of(job, "FailureTarget") or condition_of(job, "SuccessCriteriaMet")
         if present:
@@ -204,7 +162,7 @@ class JobController:
 
         def write(status: Object) -> None:
             set_condition(status, type_, "True", reason=reason, message=message, probe=True)
-            _counts(status, active=0, ready=0, terminating=len(left))
+            write_counts(status, active=0, ready=0, terminating=len(left))
             if not left:
                 set_condition(status, final, "True", reason=reason, message=message, probe=True)
                 if final == "Complete":
@@ -217,14 +175,14 @@ class JobController:
                 job, *(completed if final == "Complete" else (reason, message)), warning=final == "Failed"
             )
 
-    def _suspend(self, job: Object, pods: _Pods) -> None:
+    def _suspend(self, job: Object, pods: JobPods) -> None:
         for pod in pods.active:
-            self._delete_pod(job, pod)
+            self._delete_pod(job, pod, counted=False)
         was = condition_of(job, "Suspended")
 
         def write(status: Object) -> None:
             set_condition(status, "Suspended", "True", reason="JobSuspended", message="Job suspended", probe=True)
-            _counts(status, active=0, ready=0, terminating=len(pods.active) + len(pods.terminating))
+            write_counts(status, active=0, ready=0, terminating=len(pods.active) + len(pods.terminating))
 
         self._update_status(job, write)
         if was is None:
@@ -245,7 +203,7 @@ class JobController:
 
     # --- pods --------------------------------------------------------------------------------------------------
 
-    def _create_missing(self, job: Object, pods: _Pods, memory: _Memory) -> int:
+    def _create_missing(self, job: Object, pods: JobPods, memory: _Memory) -> int:
         spec = job["spec"]
         status = self._store.get(JOBS, job["metadata"]["namespace"], job["metadata"]["name"])["status"]
         occupied = len(pods.active)
@@ -257,10 +215,10 @@ class JobController:
         missing = left - occupied
         if missing < 0:
             for pod in pods.active[missing:]:
-                self._delete_pod(job, pod)
+                self._delete_pod(job, pod, counted=False)
         if missing <= 0 or not self._backoff_is_over(job, memory):
             return 0
-        indexes = _free_indexes(spec, status, pods) if spec["completionMode"] == "Indexed" else None
+        indexes = free_indexes(spec, status, pods) if spec["completionMode"] == "Indexed" else None
         return sum(self._create_pod(job, memory, indexes[n] if indexes else None) for n in range(missing))
 
     def _backoff_is_over(self, job: Object, memory: _Memory) -> bool:
@@ -286,18 +244,20 @@ class JobController:
         self._events.event(job, "SuccessfulCreate", f"Created pod: {made['metadata']['name']}")
         return 1
 
-    def _delete_pod(self, job: Object, pod: Object) -> None:
+    def _delete_pod(self, job: Object, pod: Object, *, counted: bool = True) -> None:
         meta = pod["metadata"]
+        if not counted:  # suspended or superfluous: its end is no failure
+            remove_finalizer(self._store, PODS, pod, TRACKING)
         delete(self._store, PODS, meta["namespace"], meta["name"], {"propagationPolicy": "Background"})
         self._events.event(job, "SuccessfulDelete", f"Deleted pod: {meta['name']}")
 
     # --- status and the end ------------------------------------------------------------------------------------
 
-    def _write_status(self, job: Object, pods: _Pods, *, extra_active: int) -> None:
-        ready = sum(_is_ready(pod) for pod in pods.active)
+    def _write_status(self, job: Object, pods: JobPods, *, extra_active: int) -> None:
+        ready = sum(is_ready(pod) for pod in pods.active)
 
         def write(status: Object) -> None:
-            _counts(status, active=len(pods.active) + extra_active, ready=ready, terminating=len(pods.terminating))
+            write_counts(status, active=len(pods.active) + extra_active, ready=ready, terminating=len(pods.terminating))
 
         self._update_status(job, write)
 
@@ -308,7 +268,7 @@ class JobController:
 
         self._store.update(JOBS, job["metadata"]["namespace"], job["metadata"]["name"], change)
 
-    def _after_the_end(self, job: Object, pods: _Pods) -> None:
+    def _after_the_end(self, job: Object, pods: JobPods) -> None:
         for pod in pods.succeeded + pods.failed + pods.terminating:
             if TRACKING in (pod["metadata"].get("finalizers") or []):
                 remove_finalizer(self._store, PODS, pod, TRACKING)
@@ -324,39 +284,3 @@ class JobController:
             return
         options = {"propagationPolicy": "Foreground", "preconditions": {"uid": job["metadata"]["uid"]}}
         delete(self._store, JOBS, *key, options)
-
-
-def _add(status: Object, succeeded: int, failed: int, indexes: list[int]) -> None:
-    for name, more in (("succeeded", succeeded), ("failed", failed)):
-        if more:
-            status[name] = status.get(name, 0) + more
-    known = [index for index in indexes if index >= 0]
-    if known:
-        done = {int(one) for one in status.get("completedIndexes", "").split(",") if one} | set(known)
-        status["completedIndexes"] = ",".join(str(index) for index in sorted(done))
-
-
-def _counts(status: Object, *, active: int, ready: int, terminating: int) -> None:
-    status.update(ready=ready, terminating=terminating)
-    status.pop("active", None)
-    if active:
-        status["active"] = active
-
-
-def _is_ready(pod: Object) -> bool:
-    return condition_of(pod, "Ready") is not None
-
-
-def _free_indexes(spec: Object, status: Object, pods: _Pods) -> list[int]:
-    taken = {completion_index(pod) for pod in pods.active + pods.terminating}
-    taken |= {int(one) for one in status.get("completedIndexes", "").split(",") if one}
-    return [index for index in range(spec["completions"]) if index not in taken]
-
-
-def _success_policy_met(spec: Object, status: Object) -> str | None:
-    done = {one for one in status.get("completedIndexes", "").split(",") if one}
-    for number, rule in enumerate((spec.get("successPolicy") or {}).get("rules") or []):
-        wanted = set(str(rule.get("succeededIndexes", "")).split(",")) - {""}
-        if (wanted and wanted <= done) or (rule.get("succeededCount") and len(done) >= rule["succeededCount"]):
-            return f"Matched rules at index {number}"
-    return None
