@@ -202,9 +202,9 @@ class TestReleaseUnderWay:
 
     def freeze(self, store: Store, context: dict[str, Any]) -> Any:
         from genai_operators.operators.workload import owner_of
+        from genai_operators.release.guardrails import guardrail_plans
         from genai_operators.release.journal import Turns
         from genai_operators.release.plan import ReleasePlan, release_id
-        from genai_operators.release.starting import guardrail_plans
         from genai_operators.serving.contract import Deployment
         from genai_operators.spec.canary import Canary
 

@@ -44,18 +44,41 @@ def latency_guardrails(
     times = times[np.isfinite(times)]
     if not quantiles or not all(0 < quantile < 1 for quantile in quantiles):
         raise DataError(f"{name}: quantiles must lie in (0, 1), got {quantiles}")
-    needed = max(math.ceil(round(LEAST_ABOVE / (1 - quantile), 6)) for quantile in quantiles)
+    needed = max(_needed(quantile) for quantile in quantiles)
     if len(times) < needed:
         raise DataError(f"{name}: {len(times)} times of the champion; its quantiles {quantiles} need {needed}")
-    found = {}
-    for quantile in quantiles:
-        threshold = float(np.quantile(times, quantile))
-        found[threshold] = Guardrail(
-            name=f"{name}_above_p{100 * quantile:g}",
-            alpha_weight=alpha_weight / len(quantiles),
-            margin=min(margin, (1 + 1 / (1 - quantile)) / 2),
+    return {
+        float(np.quantile(times, quantile)): quantile_guardrail(
+            name, quantile, margin=margin, alpha_weight=alpha_weight / len(quantiles)
         )
-    return found
+        for quantile in quantiles
+    }
+
+
+def supported_quantiles(times: int, *, quantiles: tuple[float, ...] = QUANTILES) -> tuple[float, ...]:
+    """Those whose threshold so many times of the champion can tell."""
+    return tuple(quantile for quantile in quantiles if times >= _needed(quantile))
+
+
+def quantile_guardrail(
+    name: str, quantile: float, *, margin: float, alpha_weight: float, ceiling: float | None = None
+) -> Guardrail:
+    """The guardrail of one threshold.
+
+    :param ceiling: raised to ``margin`` times the champion's rate before the release, which is ``1 - quantile``: below
+        that the absolute process would ask for more than the relative one.
+    """
+    margin = min(margin, (1 + 1 / (1 - quantile)) / 2)
+    return Guardrail(
+        name=f"{name}_above_p{100 * quantile:g}",
+        alpha_weight=alpha_weight,
+        margin=margin,
+        ceiling=None if ceiling is None else max(ceiling, margin * (1 - quantile)),
+    )
+
+
+def _needed(quantile: float) -> int:
+    return math.ceil(round(LEAST_ABOVE / (1 - quantile), 6))
 
 
 def exceedances(times_ms: ArrayLike, guardrails: dict[float, Guardrail]) -> dict[str, NDArray[np.int8]]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from genai_operators.decisions.planner import Forecast, Step, plan_steps
-from genai_operators.decisions.sequential_plan import Guardrail, Plan
+from genai_operators.decisions.sequential_plan import Plan
+from genai_operators.release.guardrails import first_token_limits, guardrail_plans
 from genai_operators.release.ledger import LedgerEntry
 from genai_operators.release.plan import Baseline
-from genai_operators.release.starting import guardrail_plans, measure
+from genai_operators.release.starting import measure
 from genai_operators.serving import batches
 from genai_operators.serving.contract import STANDARD_RUNTIME, Deployment, FeedbackFact, RequestFact
 from genai_operators.spec.canary import Canary
@@ -40,22 +41,24 @@ def recent_traffic(store: Store, champion: LedgerEntry | None, *, canary: Canary
         model_dir="",
         runtime=champion.evidence.get("runtime", STANDARD_RUNTIME),
     )
+    requests = [RequestFact.from_json(record) for record in records if record["kind"] == "request"]
+    limits = first_token_limits(requests, deployment=deployment.id)
     baseline = measure(
-        [RequestFact.from_json(record) for record in records if record["kind"] == "request"],
+        requests,
         [FeedbackFact.from_json(record) for record in records if record["kind"] == "feedback"],
         deployment=deployment.id,
-        guardrails=guardrail_plans(canary),
+        guardrails=guardrail_plans(canary, limits_ms=limits),
     )
     return baseline if baseline.per_second > 0 else None
 
 
 def canary_forecast(canary: Canary, traffic: Baseline) -> Forecast:
     """What the planner says of a canary under this traffic."""
-    guardrails = guardrail_plans(canary)
+    guardrails = guardrail_plans(canary, limits_ms=traffic.first_token_limits_ms)
     soak_s = sum(step.minimum_soak.total_seconds() for step in canary.steps)
     return plan_steps(
         Plan(
-            guardrails=tuple(Guardrail(**guardrail.model_dump(exclude={"limit_ms"})) for guardrail in guardrails),
+            guardrails=tuple(guardrail.question() for guardrail in guardrails),
             alpha=canary.alpha,
             beta=canary.beta,
             minimum_soak_s=soak_s,

@@ -35,7 +35,7 @@ def decide(progress: Progress, *, now: float) -> Decision | None:
     return (
         _harm(progress, standing)
         or _promotion(progress, standing, now=now)
-        or _blast_radius(progress, standing)
+        or _blast_radius(progress, standing, now=now)
         or _deadline(progress, standing, now=now)
         or _step(progress, standing, now=now)
     )
@@ -78,16 +78,12 @@ def _harm(_progress: Progress, standing: Standing) -> Decision | None:
     return roll_back(Cause.HARM, standing.harm.summary, standing=standing) if standing.harmful else None
 
 
-def _blast_radius(progress: Progress, standing: Standing) -> Decision | None:
-    plan, exposure = progress.plan, progress.evidence.exposure
-    for what, used, limit in (
-        ("requests", exposure.requests, plan.blast_requests),
-        ("users", exposure.users, plan.blast_users),
-    ):
-        if limit is not None and used >= limit:
-            reason = f"the blast radius is used up: {used} {what} met the candidate, {limit} were allowed"
-            return roll_back(Cause.BLAST_RADIUS, reason, standing=standing)
-    return None
+def _blast_radius(progress: Progress, standing: Standing, *, now: float) -> Decision | None:
+    reached = progress.plan.blast_radius.reached(progress.used(now=now))
+    if not reached:
+        return None
+    reason = f"the blast radius is used up before the candidate was proved healthy: {', '.join(reached)}"
+    return roll_back(Cause.BLAST_RADIUS, reason, standing=standing)
 
 
 def _promotion(progress: Progress, standing: Standing, *, now: float) -> Decision | None:

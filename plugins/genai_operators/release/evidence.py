@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import DataError
+from genai_operators.release.exposure import Exposure
 from genai_operators.release.facts import belongs, cause_of, is_drawn, judge, judge_feedback
 from genai_operators.release.plan import NEGATIVE_FEEDBACK, ReleasePlan, sequential_plans
 from genai_operators.serving.contract import FeedbackFact, RequestFact
@@ -55,29 +56,6 @@ class Standing:
     def certified(self) -> bool:
         """Every guardrail is proved acceptable, and nothing speaks against the analysis."""
         return self.health.outcome is Outcome.PASS and not self.harmful and self.split_intact
-
-
-@dataclass
-class Exposure:
-    """Requests and users that met the candidate, counted as soon as they are known and whatever the statistics say."""
-
-    requests: int = 0
-    units: set[str] = field(default_factory=set)
-    by_percent: dict[float, list[int]] = field(default_factory=dict)
-
-    def add(self, fact: RequestFact) -> None:
-        """Count one request of either arm."""
-        canary = fact.variant == "canary"
-        counts = self.by_percent.setdefault(round(fact.propensity * 100, 6), [0, 0])
-        counts[canary] += 1
-        if canary and fact.assigned:
-            self.requests += 1
-            self.units.add(fact.unit)
-
-    @property
-    def users(self) -> int:
-        """Distinct users."""
-        return len(self.units)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +112,7 @@ class Evidence:
         """
         intake = self._intake(requests, feedback)
         self.states = _restored(states, self.states) or self._advanced(intake)
-        for fact in intake.ours:
-            self.exposure.add(fact)
+        self.exposure.add(intake.ours)
         self.newest_arrival = max([self.newest_arrival, *(fact.arrived_at for fact in requests)])
         self.settled_on_canary += sum(fact.variant == "canary" for fact in intake.final)
         self._newest, self._pending, self._early = intake.newest, intake.pending, dict(intake.early)

@@ -26,9 +26,9 @@ UNREACHABLE = frozenset({502, 503, 504})
 def judge(guardrails: Iterable[GuardrailPlan], fact: RequestFact) -> dict[str, int]:
     """1 (bad), 0 (good) or -1 (says nothing) for each guardrail, feedback left out: it comes later."""
     return {
-        guardrail.name: _RULES[guardrail.name](fact, guardrail.limit_ms)
+        guardrail.name: _RULES[guardrail.judged_as](fact, guardrail.limit_ms)
         for guardrail in guardrails
-        if guardrail.name != NEGATIVE_FEEDBACK
+        if guardrail.judged_as != NEGATIVE_FEEDBACK
     }
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from genai_operators.compute.owners import Owner
 from genai_operators.exceptions import ObjectNotFound
@@ -19,9 +19,13 @@ from genai_operators.spec.canary import OnDeadline
 from genai_operators.store import Store, canonical_json, sha256_bytes
 
 if TYPE_CHECKING:
+    from genai_operators.decisions.sequential import Guardrail as SequentialGuardrail
     from genai_operators.decisions.sequential import Plan as SequentialPlan
+    from genai_operators.decisions.sequential_blast import BlastRadius
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+#: Version 1 had no ``kind`` of a guardrail, no tokens, no money in its blast radius: their defaults mean the same.
+READABLE_VERSIONS = (1, PLAN_VERSION)
 RELEASE_ID_LENGTH = 16
 
 ERRORS = "errors"
@@ -46,15 +50,28 @@ class Step(_Frozen):
 class GuardrailPlan(_Frozen):
     """One kind of bad outcome; see :class:`genai_operators.decisions.sequential.Guardrail` for the meaning.
 
+    :param kind: what is judged, one of :data:`GUARDRAILS`; by default what ``name`` says.
     :param limit_ms: for ``slow_first_token``: a first token later than this is bad. Fixed before the release.
     """
 
     name: str
+    kind: str | None = None
     alpha_weight: float = 1.0
     harm_ratio: float = 1.0
     margin: float = 2.0
     ceiling: float | None = None
     limit_ms: float | None = None
+
+    @property
+    def judged_as(self) -> str:
+        """One of :data:`GUARDRAILS`."""
+        return self.kind or self.name
+
+    def question(self) -> SequentialGuardrail:
+        """What the statistics ask."""
+        from genai_operators.decisions.sequential import Guardrail
+
+        return Guardrail(**self.model_dump(exclude={"limit_ms", "kind"}))
 
 
 class Baseline(_Frozen):
@@ -62,6 +79,7 @@ class Baseline(_Frozen):
 
     :param seconds: length of the window that was looked at; ``requests`` in it.
     :param duration_p99_ms: all but one request in a hundred had ended after this time.
+    :param first_token_limits_ms: by quantile: what so many of the champion's first tokens came within.
     :param bad: share of bad requests by guardrail, where it could be told.
     """
 
@@ -70,6 +88,7 @@ class Baseline(_Frozen):
     first_token_p50_ms: float | None = None
     first_token_p95_ms: float | None = None
     duration_p99_ms: float | None = None
+    first_token_limits_ms: dict[float, float] = Field(default_factory=dict)
     bad: dict[str, float] = Field(default_factory=dict)
 
     @property
@@ -92,7 +111,9 @@ class ReleasePlan(_Frozen):
     :param ready_timeout_s: longest wait for a server.
     :param warm_up_s: requests this soon after the first are left out of the evidence.
     :param incident_window_s: failures of one cause within this time count as one event.
-    :param blast_requests, blast_users: most requests and users the candidate may meet; ``None``: no limit.
+    :param blast_requests, blast_users, blast_tokens, blast_cost: most that the candidate may meet, generate and cost
+        before it is promoted; ``None``: no limit.
+    :param cost_per_hour, cost_per_1k_tokens: of the candidate's server and of what it generates.
     :param serve: :class:`~genai_operators.serving.contract.ServeOptions` as JSON.
     :param evidence: references for the ledger: ``model`` (URI), ``evaluation``, ``dataset``, ...
     :param notes: what a reader of the report should know, e.g. a guardrail that could not be set up.
@@ -115,6 +136,10 @@ class ReleasePlan(_Frozen):
     on_deadline: OnDeadline = OnDeadline.ROLL_BACK
     blast_requests: int | None = None
     blast_users: int | None = None
+    blast_tokens: int | None = None
+    blast_cost: float | None = None
+    cost_per_hour: float = 0.0
+    cost_per_1k_tokens: float = 0.0
     settle_s: float = 10.0
     ready_timeout_s: float = 300.0
     warm_up_s: float = 0.0
@@ -133,6 +158,22 @@ class ReleasePlan(_Frozen):
     def actor(self) -> str:
         """Who stands in the ledger."""
         return f"{self.owner.dag_id}/{self.owner.run_id}/{self.owner.task_id}"
+
+    @field_validator("version")
+    @classmethod
+    def _known_version(cls, version: int) -> int:
+        if version not in READABLE_VERSIONS:
+            raise ValueError(f"release plan version {version}; this code reads {READABLE_VERSIONS}")
+        return version
+
+    @property
+    def blast_radius(self) -> BlastRadius:
+        """The budget."""
+        from genai_operators.decisions.sequential_blast import BlastRadius
+
+        return BlastRadius(
+            requests=self.blast_requests, users=self.blast_users, tokens=self.blast_tokens, cost=self.blast_cost
+        )
 
     def guardrail(self, name: str) -> GuardrailPlan | None:
         """The guardrail of a name, if it is part of this release."""
@@ -187,16 +228,16 @@ def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
 
     The two share ``alpha`` by weight (a union bound), so together they raise a false alarm with at most ``alpha``.
     """
-    from genai_operators.decisions.sequential import Guardrail, Plan
+    from genai_operators.decisions.sequential import Plan
 
     total = sum(guardrail.alpha_weight for guardrail in plan.guardrails)
     plans = {}
     for name, late in (("requests", False), ("feedback", True)):
-        chosen = [g for g in plan.guardrails if (g.name == NEGATIVE_FEEDBACK) == late]
+        chosen = [g for g in plan.guardrails if (g.judged_as == NEGATIVE_FEEDBACK) == late]
         if chosen:
             share = sum(guardrail.alpha_weight for guardrail in chosen) / total
             plans[name] = Plan(
-                guardrails=tuple(Guardrail(**g.model_dump(exclude={"limit_ms"})) for g in chosen),
+                guardrails=tuple(g.question() for g in chosen),
                 alpha=plan.alpha * share,
                 beta=plan.beta,
                 minimum_soak_s=sum(step.minimum_soak_s for step in plan.steps),

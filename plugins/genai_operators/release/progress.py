@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import unpack
 from genai_operators.release.journal import Event, EventType, JournalCorrupt
 from genai_operators.release.plan import ReleasePlan
+
+if TYPE_CHECKING:
+    from genai_operators.decisions.sequential import Exposure
 
 
 class Phase(StrEnum):
@@ -142,6 +145,12 @@ class Progress:
     def is_last_step(self) -> bool:
         """Whether there is no larger share to go to."""
         return self.step >= len(self.plan.steps) - 1
+
+    def used(self, *, now: float) -> Exposure:
+        """What has met the candidate so far. Its server costs from its start until the champion has all again."""
+        until = now if self.returned_at is None else self.returned_at
+        serving_s = 0.0 if self.deployed_at is None else max(0.0, until - self.deployed_at)
+        return self.evidence.exposure.used(self.plan, serving_s=serving_s)
 
     # --- one handler for each event that carries something ------------------------------------------------------
 

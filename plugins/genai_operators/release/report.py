@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from genai_operators.decisions.sequential import Exposure
+
 REPORT_NAME = "report.html"
 #: Points of a curve; a long release has thousands of looks.
 MOST_POINTS = 400
@@ -120,14 +122,31 @@ def _duration(progress: Progress) -> str:
 
 def _facts(progress: Progress) -> list[tuple[str, Any]]:
     plan, exposure = progress.plan, progress.evidence.exposure
+    used = progress.used(now=progress.ended_at or progress.events[-1].at if progress.events else plan.created_at)
+    priced = plan.cost_per_hour or plan.cost_per_1k_tokens
     return [
         ("candidate", f"v{plan.candidate.version}, {plan.candidate.runtime}, digest {plan.candidate.digest[:12]}"),
         ("champion before", "none" if plan.champion is None else f"v{plan.champion.version}, {plan.champion.runtime}"),
         ("requests that met the candidate", exposure.requests if plan.champion else "all, from its promotion on"),
         ("users that met the candidate", exposure.users if plan.champion else "all, from its promotion on"),
+        *([("tokens that it generated", used.tokens)] if plan.champion else []),
+        *([("cost", f"{used.cost:.2f}")] if plan.champion and priced else []),
+        *([("blast radius", _budget(plan, used))] if plan.champion else []),
         ("ledger epoch", progress.epoch if progress.epoch is not None else f"{plan.ledger_epoch}, unchanged"),
         ("started by", plan.actor),
     ]
+
+
+def _budget(plan: ReleasePlan, used: Exposure) -> str:
+    """What may meet the candidate, and how much of that did."""
+    limits = {
+        "requests": (used.requests, plan.blast_requests),
+        "users": (used.users_at_most, plan.blast_users),
+        "tokens": (used.tokens, plan.blast_tokens),
+        "cost": (used.cost, plan.blast_cost),
+    }
+    said = [f"{name} {amount:,.6g} of {limit:,.6g}" for name, (amount, limit) in limits.items() if limit is not None]
+    return ", ".join(said) or "no limit"
 
 
 def _told(progress: Progress) -> list[Event]:

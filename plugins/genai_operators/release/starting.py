@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from genai_operators.compute.owners import Owner
 from genai_operators.release.facts import judge, judge_feedback
+from genai_operators.release.guardrails import FALLBACK_LIMIT_MS, first_token_limits, guardrail_plans
 from genai_operators.release.ledger import Ledger, LedgerEntry, champions
 from genai_operators.release.plan import (
-    GUARDRAILS,
     NEGATIVE_FEEDBACK,
-    SLOW_FIRST_TOKEN,
     Baseline,
     GuardrailPlan,
     ReleasePlan,
@@ -60,6 +59,8 @@ def freeze_plan(
     baseline = Baseline()
     if intent.champion is not None:
         batch = serving.observations(max(0, position - BASELINE_POSITIONS))
+        limits = first_token_limits(batch.requests, deployment=intent.champion.id)
+        guardrails = guardrail_plans(intent.canary, limits_ms=limits)
         baseline = measure(batch.requests, batch.feedback, deployment=intent.champion.id, guardrails=guardrails)
     rules = intent.canary
     return ReleasePlan(
@@ -86,6 +87,10 @@ def freeze_plan(
         on_deadline=rules.on_deadline,
         blast_requests=rules.blast_radius.requests,
         blast_users=rules.blast_radius.users,
+        blast_tokens=rules.blast_radius.tokens,
+        blast_cost=rules.blast_radius.cost,
+        cost_per_hour=rules.blast_radius.cost_per_hour or 0.0,
+        cost_per_1k_tokens=rules.blast_radius.cost_per_1k_tokens or 0.0,
         settle_s=settle_seconds(baseline, timeout_s=intent.serve.timeout_s),
         ready_timeout_s=rules.startup_timeout.total_seconds(),
         warm_up_s=rules.warm_up.total_seconds(),
@@ -93,20 +98,8 @@ def freeze_plan(
         baseline=baseline,
         serve=serve_options_to_json(intent.serve),
         evidence=dict(intent.evidence),
-        notes=tuple(notes(baseline, guardrails)) if intent.champion is not None else (),
+        notes=_notes(intent, baseline, guardrails),
     ).freeze(store)
-
-
-def guardrail_plans(canary: Canary) -> tuple[GuardrailPlan, ...]:
-    """The guardrails that are on; the model file has seen to it that they can stop a candidate."""
-    plans = []
-    for name in GUARDRAILS:
-        section = getattr(canary.guardrails, name)
-        if section is not None:
-            limit = section.limit.total_seconds() * 1000 if name == SLOW_FIRST_TOKEN else None
-            shared = section.model_dump(include={"margin", "ceiling", "harm_ratio", "alpha_weight"})
-            plans.append(GuardrailPlan(name=name, limit_ms=limit, **shared))
-    return tuple(plans)
 
 
 def measure(
@@ -134,6 +127,7 @@ def measure(
         seconds=max(fact.arrived_at for fact in ours) - min(fact.arrived_at for fact in ours),
         first_token_p50_ms=_quantile(first_tokens, 0.5),
         first_token_p95_ms=_quantile(first_tokens, 0.95),
+        first_token_limits_ms=first_token_limits(ours, deployment=deployment),
         duration_p99_ms=_quantile(sorted(fact.duration_ms for fact in ours), 0.99),
         bad={name: sum(values) / len(values) for name, values in known.items() if values},
     )
@@ -170,6 +164,19 @@ def notes(baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> list[str]:
                 f"{guardrail.ceiling:.2%}; only the comparison can prove the candidate acceptable."
             )
     return said
+
+
+def _notes(intent: Intent, baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> tuple[str, ...]:
+    if intent.champion is None:
+        return ()
+    said = notes(baseline, guardrails)
+    slow = intent.canary.guardrails.slow_first_token
+    if slow is not None and slow.limit is None and not baseline.first_token_limits_ms:
+        said.append(
+            f"slow_first_token: the champion answered too little lately to tell its times, so the limit is "
+            f"{FALLBACK_LIMIT_MS / 1000:g} s."
+        )
+    return tuple(said)
 
 
 def champion_of(ledger: Ledger) -> tuple[int, LedgerEntry | None]:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
-from genai_operators.spec.quantities import Delay, Duration, Fraction, PositiveInt
+from genai_operators.spec.quantities import AutoDuration, Delay, Duration, Fraction, PositiveInt
 from genai_operators.spec.section import Section
 
 
@@ -53,9 +53,15 @@ class Guardrail(Section):
 
 
 class SlowFirstToken(Guardrail):
-    """A request is bad when its first token takes longer than the limit."""
+    """A request is bad when its first token takes longer than the limit.
 
-    limit: Duration = Field(default=timedelta(seconds=2), description="Longest acceptable time to the first token.")
+    ``auto``: the champion's own times before the release give several limits (the time that a half, a tenth and a
+    hundredth of its answers exceed), frozen when the release starts, so that a shift anywhere is found.
+    """
+
+    limit: AutoDuration = Field(
+        default=None, description="Longest acceptable time to the first token; `auto`: from the champion's own times."
+    )
 
 
 class Guardrails(Section):
@@ -81,6 +87,22 @@ class BlastRadius(Section):
 
     requests: PositiveInt | None = Field(default=None, description="Most requests that the candidate may answer.")
     users: PositiveInt | None = Field(default=None, description="Most users that may meet the candidate.")
+    tokens: PositiveInt | None = Field(default=None, description="Most tokens that the candidate may generate.")
+    cost: float | None = Field(
+        default=None, gt=0, description="Most that the candidate may cost, in your currency; needs one of the prices."
+    )
+    cost_per_hour: float | None = Field(
+        default=None, gt=0, description="What the candidate's server costs an hour, counted from its start."
+    )
+    cost_per_1k_tokens: float | None = Field(
+        default=None, gt=0, description="What a thousand generated tokens cost, where they are paid for."
+    )
+
+    @model_validator(mode="after")
+    def _cost_has_a_price(self) -> BlastRadius:
+        if self.cost is not None and self.cost_per_hour is None and self.cost_per_1k_tokens is None:
+            raise ValueError("cost needs a price: give cost_per_hour, cost_per_1k_tokens, or both")
+        return self
 
 
 _DEFAULT_STEPS = tuple(Step(percent=percent) for percent in (5, 25, 50))

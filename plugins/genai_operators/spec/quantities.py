@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+AUTO = "auto"
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _DURATION = r"(\d+(\.\d+)?[wdhms])+"
@@ -41,6 +42,11 @@ def parse_duration(value: Any) -> timedelta:
 def parse_delay(value: Any) -> timedelta:
     """Like :func:`parse_duration`, but ``0s`` is allowed."""
     return timedelta(0) if value == "0s" else parse_duration(value)
+
+
+def parse_auto_duration(value: Any) -> timedelta | None:
+    """Like :func:`parse_duration`; ``auto`` gives ``None``."""
+    return None if value in (None, AUTO) else parse_duration(value)
 
 
 def format_duration(value: timedelta) -> str:
@@ -125,6 +131,13 @@ Delay = Annotated[
     BeforeValidator(parse_delay),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION}$", "examples": ["0s", "30s"]}),
+]
+#: ``None`` is written ``auto``: found from what was measured.
+AutoDuration = Annotated[
+    timedelta | None,
+    BeforeValidator(parse_auto_duration),
+    PlainSerializer(lambda value: AUTO if value is None else format_duration(value), return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^({AUTO}|{_DURATION})$", "examples": [AUTO, "0.9s", "2s"]}),
 ]
 Size = Annotated[
     int,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
@@ -195,6 +196,15 @@ class TestSilence:
         assert_champion_has_everything(bench, 2 if phase is Phase.PROMOTED else 1)
 
 
+#: Nothing can prove it within a release of these tests.
+NEVER_HEALTHY = (GuardrailPlan(name="errors", margin=1.01, ceiling=0.0001),)
+
+
+def units_of_canary(bench: Bench, plan: ReleasePlan) -> set[str]:
+    facts = bench.serving.observations(plan.since).requests
+    return {fact.unit for fact in facts if fact.variant == "canary"}
+
+
 class TestBlastRadius:
     @pytest.mark.parametrize(("budget", "what"), [({"blast_requests": 30}, "requests"), ({"blast_users": 20}, "users")])
     def test_is_kept_whatever_the_statistics_say(self, bench, budget, what):
@@ -207,9 +217,80 @@ class TestBlastRadius:
         assert limit <= used < limit + 20, "it stops at the first look after the budget"
         assert_champion_has_everything(bench, 1)
 
+    def test_tokens_count_as_the_canary_generates_them(self, bench):
+        plan = bench.plan(champion=bench.crown(), blast_tokens=360)
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.BLAST_RADIUS
+        assert re.search(r"before .* proved healthy: tokens \d+ of 360", progress.decision["reason"])
+        assert 360 <= progress.evidence.exposure.tokens < 360 + 30 * 12
+        assert_champion_has_everything(bench, 1)
+
+    def test_money_for_tokens_is_a_budget(self, bench):
+        # 12 tokens a request at 1 per thousand: 0.24 is twenty requests.
+        plan = bench.plan(champion=bench.crown(), blast_cost=0.24, cost_per_1k_tokens=1.0)
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.BLAST_RADIUS
+        assert 20 <= progress.evidence.exposure.requests < 40
+        assert progress.used(now=0.0).cost == pytest.approx(progress.evidence.exposure.tokens / 1000)
+
+    def test_a_server_that_waits_for_traffic_costs_too(self, bench):
+        plan = bench.plan(champion=bench.crown(), blast_cost=1.0, cost_per_hour=36.0, deadline_s=3_600.0)
+        bench.serving.configure(rate=0.001)
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.BLAST_RADIUS
+        spent = progress.used(now=progress.ended_at).cost
+        assert 1.0 <= spent < 1.1, "a hundred seconds of it, and the last look"
+        assert progress.evidence.exposure.requests == 0
+
+    def test_many_users_are_counted_by_their_upper_bound(self, bench):
+        plan = bench.plan(champion=bench.crown(), blast_users=300, guardrails=NEVER_HEALTHY)
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.BLAST_RADIUS
+        used = progress.used(now=progress.ended_at)
+        assert used.users_at_most >= 300
+        assert len(units_of_canary(bench, plan)) <= 330, "never far beyond the budget"
+
     def test_a_candidate_that_is_proved_healthy_by_then_is_promoted(self, bench):
         plan = bench.plan(champion=bench.crown(), blast_requests=10_000)
         assert bench.settle(bench.controller(plan)).phase is Phase.PROMOTED
+
+
+class TestPlanOfAnOlderVersion:
+    """A release that was frozen before an upgrade goes on after it, by what was frozen."""
+
+    def old(self, bench, plan):
+        """The record as version 1 wrote it."""
+        path = f"{plan.directory}/plan.json"
+        record = bench.store.get_json(path)
+        record["version"] = 1
+        for name in ("blast_tokens", "blast_cost", "cost_per_hour", "cost_per_1k_tokens"):
+            del record[name]
+        del record["baseline"]["first_token_limits_ms"]
+        for guardrail in record["guardrails"]:
+            del guardrail["kind"]
+        bench.store.put_json(path, record)
+
+    def test_a_live_release_goes_on(self, bench):
+        plan = bench.plan(champion=bench.crown())
+        until(bench, bench.controller(plan), Phase.OBSERVING, step=1)
+        self.old(bench, plan)
+        loaded = ReleasePlan.load(bench.store, MODEL, plan.release)
+        assert loaded.version == 1
+        assert loaded.model_copy(update={"version": plan.version}) == plan
+        assert bench.settle(bench.controller(loaded)).phase is Phase.PROMOTED
+
+    def test_its_blast_radius_still_holds(self, bench):
+        plan = bench.plan(champion=bench.crown(), blast_requests=30)
+        self.old(bench, plan)
+        loaded = ReleasePlan.load(bench.store, MODEL, plan.release)
+        assert bench.settle(bench.controller(loaded)).decision["cause"] == Cause.BLAST_RADIUS
+
+    def test_one_of_a_later_version_is_refused(self, bench):
+        plan = bench.plan(champion=bench.crown())
+        path = f"{plan.directory}/plan.json"
+        bench.store.put_json(path, {**bench.store.get_json(path), "version": 3})
+        with pytest.raises(ValueError, match="release plan version 3"):
+            ReleasePlan.load(bench.store, MODEL, plan.release)
 
 
 class TestBrokenSplit:

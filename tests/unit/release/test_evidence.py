@@ -6,8 +6,9 @@ import pytest
 
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import cause_of, judge, judge_feedback, pack, unpack
+from genai_operators.release.guardrails import first_token_limits, guardrail_plans
 from genai_operators.release.plan import GuardrailPlan
-from genai_operators.release.starting import guardrail_plans, measure, notes, settle_seconds
+from genai_operators.release.starting import measure, notes, settle_seconds
 from genai_operators.serving.contract import FeedbackFact, RequestFact
 from genai_operators.spec.canary import Canary
 from genai_operators.store import canonical_json
@@ -220,6 +221,44 @@ class TestBaseline:
         slow = next(plan for plan in plans if plan.name == "slow_first_token")
         assert (slow.limit_ms, slow.margin, slow.ceiling) == (1000.0, 3.0, None)
         assert [plan.name for plan in plans] == ["errors", "invalid_output", "slow_first_token"]
+
+
+class TestAutomaticLimits:
+    """``slow_first_token`` without a limit: the champion's own times, frozen before the release."""
+
+    CANARY = Canary.model_validate({"guardrails": {"slow_first_token": {"alpha_weight": 3.0}}})
+
+    def slow(self, count: int, **section: Any) -> list[GuardrailPlan]:
+        champion = [request(i, first_token_ms=float(i)) for i in range(count)]
+        limits = first_token_limits(champion, deployment=deployment(1).id)
+        canary = Canary.model_validate({"guardrails": {"slow_first_token": section}}) if section else self.CANARY
+        plans = guardrail_plans(canary, limits_ms=limits)
+        return [plan for plan in plans if plan.judged_as == "slow_first_token"]
+
+    def test_several_quantiles_share_one_weight(self):
+        plans = self.slow(1000)
+        assert [plan.name for plan in plans] == [f"slow_first_token_above_p{q}" for q in (50, 90, 99)]
+        assert [plan.limit_ms for plan in plans] == pytest.approx([499.5, 899.1, 989.01])
+        assert sum(plan.alpha_weight for plan in plans) == pytest.approx(3.0)
+        for plan, quantile in zip(plans, (0.5, 0.9, 0.99), strict=True):
+            assert plan.margin * (1 - quantile) < 1
+            assert plan.ceiling is not None
+            assert plan.ceiling >= plan.margin * (1 - quantile)
+
+    def test_a_quantile_that_the_times_cannot_tell_is_left_out(self):
+        assert [plan.name[-3:] for plan in self.slow(100)] == ["p50", "p90"]
+
+    def test_without_times_it_is_a_fixed_limit_and_the_plan_says_so(self):
+        (plan,) = self.slow(3)
+        assert (plan.name, plan.limit_ms) == ("slow_first_token", 2000.0)
+
+    def test_a_limit_of_the_file_stays_what_it_is(self):
+        (plan,) = self.slow(1000, limit="1s")
+        assert (plan.name, plan.limit_ms) == ("slow_first_token", 1000.0)
+
+    def test_each_answer_is_judged_against_each_limit(self):
+        judged = judge(self.slow(1000), request(1, first_token_ms=950.0))
+        assert list(judged.values()) == [1, 1, 0]
 
 
 def test_the_fake_s_traffic_is_drawn_as_asked(bench):
