@@ -33,7 +33,7 @@ class BlastRadius:
         """The limits that are used up, in words; empty: none. Users are counted by their upper bound."""
         used = {
             "requests": float(exposure.requests),
-            "users": exposure.users_at_most,
+            "users": float(math.ceil(exposure.users_at_most)),
             "tokens": float(exposure.tokens),
             "cost": exposure.cost,
         }

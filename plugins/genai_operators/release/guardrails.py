@@ -32,19 +32,15 @@ def guardrail_plans(canary: Canary, *, limits_ms: Mapping[float, float] | None =
 def first_token_limits(requests: Sequence[RequestFact], *, deployment: str) -> dict[float, float]:
     """The times to the first token, in ms, that the champion's answers came within, by share of its answers.
 
-    Only quantiles that so many answers can tell; of equal limits the first.
+    Only quantiles that so many answers can tell; of several with one limit the highest, whose rate is nearest.
     """
     import numpy as np
 
     from genai_operators.decisions.sequential_latency import supported_quantiles
 
     times = [f.first_token_ms for f in requests if f.deployment == deployment and f.first_token_ms is not None]
-    limits: dict[float, float] = {}
-    for quantile in supported_quantiles(len(times)):
-        limit = float(np.quantile(times, quantile))
-        if limit not in limits.values():
-            limits[quantile] = limit
-    return limits
+    by_limit = {float(np.quantile(times, quantile)): quantile for quantile in supported_quantiles(len(times))}
+    return {quantile: limit for limit, quantile in by_limit.items()}
 
 
 _SHARED = {"margin", "ceiling", "harm_ratio", "alpha_weight"}

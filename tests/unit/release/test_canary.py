@@ -10,9 +10,12 @@ from genai_operators.release.canary import Controller
 from genai_operators.release.decision import PROMOTE, ROLL_BACK
 from genai_operators.release.journal import EventType, Journal, JournalCorrupt, Turns
 from genai_operators.release.ledger import Action
+from genai_operators.release.narrate import describe_plan
 from genai_operators.release.plan import GuardrailPlan, ReleasePlan, Step
 from genai_operators.release.progress import Cause, Phase, Progress
-from genai_operators.spec.canary import OnDeadline
+from genai_operators.release.starting import Intent, freeze_plan
+from genai_operators.serving.contract import ServeOptions
+from genai_operators.spec.canary import Canary, OnDeadline
 from tests.fakes.releases import MODEL, OWNER, POLL_S, Bench, deployment
 from tests.fakes.serving import Behaviour
 
@@ -113,6 +116,28 @@ class TestBadCandidate:
         plan = bench.plan(champion=bench.crown(), guardrails=guardrails)
         bench.serving.behave(plan.candidate, Behaviour(slow=0.7))
         assert bench.settle(bench.controller(plan)).decision["cause"] == Cause.HARM
+
+    def test_late_first_tokens_count_against_the_champions_own_times(self, bench):
+        champion = bench.crown()
+        bench.serving.sleep(60)
+        intent = Intent(
+            model=MODEL,
+            owner=OWNER,
+            candidate=deployment(2),
+            champion=champion,
+            ledger_epoch=bench.ledger.epoch(),
+            canary=Canary.model_validate({"guardrails": {"slow_first_token": {}}}),
+            serve=ServeOptions(),
+        )
+        plan = freeze_plan(intent, store=bench.store, serving=bench.serving, clock=bench.serving.clock)
+        (slow,) = [one for one in plan.guardrails if one.judged_as == "slow_first_token"]
+        assert (slow.name, slow.limit_ms) == ("slow_first_token_above_p90", 100.0), "300 requests tell no p99"
+        assert "first token within 100 ms" in " ".join(describe_plan(plan))
+        bench.serving.behave(plan.candidate, Behaviour(slow=0.7))
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.HARM
+        assert slow.name in progress.decision["reason"]
+        assert freeze_plan(intent, store=bench.store, serving=bench.serving, clock=bench.serving.clock) == plan
 
 
 class TestFirstVersion:
@@ -248,7 +273,7 @@ class TestBlastRadius:
         assert progress.decision["cause"] == Cause.BLAST_RADIUS
         used = progress.used(now=progress.ended_at)
         assert used.users_at_most >= 300
-        assert len(units_of_canary(bench, plan)) <= 330, "never far beyond the budget"
+        assert 200 < len(units_of_canary(bench, plan)) < 285, "an estimate alone would let in some more"
 
     def test_a_candidate_that_is_proved_healthy_by_then_is_promoted(self, bench):
         plan = bench.plan(champion=bench.crown(), blast_requests=10_000)
