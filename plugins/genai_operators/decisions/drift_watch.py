@@ -212,6 +212,7 @@ def _verdict(looks: tuple[Look, ...], state: WatchState, *, raised: bool) -> Ver
     look = chosen[0]
     summary = f"{look.result.verdict.summary} (window of {look.window}, level {look.level:.2g})"
     if telling and not raised:
-        running = state.alarmed_since is not None
-        summary += f"; alarm running since period {state.alarmed_since}" if running else "; cooling down, no new alarm"
+        since = None if state.alarmed_since is None or state.period is None else state.period - state.alarmed_since
+        plural = "" if since == 1 else "s"
+        summary += "; cooling down, no new alarm" if since is None else f"; alarm running for {since} period{plural}"
     return replace(look.result.verdict, summary=summary)

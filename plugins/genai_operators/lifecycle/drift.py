@@ -11,7 +11,8 @@ from genai_operators.spec.model import ModelSpec
 
 DOC = """\
 Compares recent prompts with those that the champion learnt. On drift, at most once within the cool-down, it raises an
-alarm, which starts the retraining. Without a champion or traffic the check is skipped.
+alarm. Then the policy says whether to retrain, because of drift or of anything else that the model file names, or why
+to wait; *retrain* starts the retraining. Without a champion or traffic the check is skipped.
 """
 
 
@@ -26,6 +27,8 @@ def drift_dag(model: str, spec: ModelSpec) -> DAG:
             task_id="check",
             model=model,
             drift=spec.drift,
+            policy=spec.policy,
+            minimum_new_rows=spec.data.minimum_new_rows if spec.data.feedback else 0,
             inlets=[endpoint_asset(model)],
             outlets=[drift_alias(model)],
             **workload_arguments(spec),

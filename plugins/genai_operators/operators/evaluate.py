@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genai_operators.compute.contract import Workload, code_digest
+from genai_operators.compute.contract import Result, Workload, code_digest
 from genai_operators.operators.references import ArtifactLike, artifact_of, champion_model
-from genai_operators.operators.workload import WorkloadOperator
+from genai_operators.operators.retraining_attempts import Attempts
+from genai_operators.operators.workload import WorkloadOperator, owner_of
 from genai_operators.spec.data import OutputKind
 from genai_operators.spec.evaluate import Evaluate, NewDataRule
 
@@ -90,6 +92,13 @@ class EvaluateModelOperator(WorkloadOperator):
             inputs=inputs,
             code_digest=code_digest(),
         )
+
+    def finish(self, context: Context, result: Result) -> dict[str, Any]:
+        """Note a rejection: the retraining policy then knows that this attempt did not help."""
+        against = result.verdict is not None and result.verdict.outcome in self.blocking_outcomes
+        if against and self.on_failure in ("fail", "skip"):
+            Attempts(self._open_store(), self.model).reject(owner_of(context), at=time.time())
+        return {}
 
     def _rule(self, context: Context) -> NewDataRule:
         from genai_operators.operators.plan import Cause, cause_of

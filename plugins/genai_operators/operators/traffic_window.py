@@ -21,20 +21,20 @@ def feedback_window(store: Store, model: str, *, after: int | None, owner: str) 
     return _pinned(store, model, owner=owner, first=0 if after is None else after + 1, last=newest)
 
 
-def recent_window(store: Store, model: str, *, since: float, owner: str) -> TrafficWindow | None:
-    """The batches of traffic that arrived at or after ``since`` (seconds since the epoch); ``None`` without any.
+def first_batch_since(store: Store, model: str, *, since: float) -> int:
+    """Number of the first batch whose traffic arrived at or after ``since`` (seconds since the epoch); the number that
+    the next batch will have where there is none.
 
-    Batches are in the order of time, so the first one is found by halving: a few small reads, however many there are.
+    Batches are in the order of time, so it is found by halving: a few small reads, however many there are.
     """
-    end = batches.next_number(store, model)
-    low, high = 0, end
+    low, high = 0, batches.next_number(store, model)
     while low < high:
         middle = (low + high) // 2
         if _time_of(store, model, middle) < since:
             low = middle + 1
         else:
             high = middle
-    return _pinned(store, model, owner=owner, first=low, last=end - 1)
+    return low
 
 
 def _pinned(store: Store, model: str, *, owner: str, first: int, last: int) -> TrafficWindow | None:

@@ -80,7 +80,8 @@ def drift_page(
         page.heading("Over time")
         caption = (
             f"The most moved feature of each period of {length}, with the interval that its share of the year's risk "
-            "leaves it. An alarm needs a lower end above the dashed line; a triangle marks one."
+            "leaves it; few rows look moved by chance alone. An alarm needs a lower end above the dashed line; a "
+            "triangle marks one."
         )
         page.figure(_timeline(shown, period=period, length=length, minimum_effect=minimum_effect), caption)
     if report.looks:
@@ -107,8 +108,8 @@ def _timeline(shown: Sequence[PastPeriod], *, period: int, length: str, minimum_
     axes = figure.axes[0]
     places = [past.period - period for past in shown]
     effects = [past.effect for past in shown]
-    below = [past.effect - past.low for past in shown]
-    above = [past.high - past.effect for past in shown]
+    below = [max(0.0, past.effect - past.low) for past in shown]
+    above = [max(0.0, past.high - past.effect) for past in shown]
     axes.errorbar(places, effects, yerr=[below, above], fmt="o", markersize=3.5, linewidth=1, color=COLOURS[0])
     axes.axhline(minimum_effect, linestyle="--", linewidth=1, color=MUTED)
     alarms = [past for past in shown if past.raised]

@@ -72,7 +72,7 @@ class TestAlarm:
         raised = [number for number, report in enumerate(reports) if report.raised]
         assert raised == [10]
         assert all(report.alarmed for report in reports[10:])
-        assert "alarm running since period 10" in reports[12].verdict.summary
+        assert "alarm running for 2 periods" in reports[12].verdict.summary
         assert reports[10].verdict.outcome is Outcome.FAIL
 
     def test_ends_after_quiet_days_and_is_not_raised_again_by_its_own_past(self):

@@ -8,16 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, AssetAlias
-from airflow.sdk.exceptions import AirflowSkipException
 
-from genai_operators.compute.contract import Artifact, Result
-from genai_operators.decisions.verdict import Check, Outcome, Verdict
+from genai_operators.compute.contract import Artifact
 from genai_operators.exceptions import ConfigurationError, DataError, SpecError
-from genai_operators.operators.drift import CheckDriftOperator
 from genai_operators.operators.evaluate import EvaluateModelOperator
 from genai_operators.operators.fine_tune import FineTuneOperator
-from genai_operators.operators.traffic_window import feedback_window, recent_window
+from genai_operators.operators.traffic_window import feedback_window, first_batch_since
 from genai_operators.operators.validate import ValidateDatasetOperator
 from genai_operators.release.ledger import Ledger
 from genai_operators.serving.batches import batch_path, encode
@@ -169,76 +165,15 @@ class TestEvaluate:
 
 
 class TestTrafficWindows:
-    def test_the_recent_window_begins_at_its_time(self, store: Store) -> None:
+    def test_the_first_batch_of_a_time_is_found(self, store: Store) -> None:
         for number in range(50):
             put_traffic(store, number, 100.0 + number)
-        window = recent_window(store, "m", since=120.0, owner="run")
-        assert window is not None
-        assert (window.first, window.last) == (20, 49)
+        assert first_batch_since(store, "m", since=120.0) == 20
+        assert first_batch_since(store, "m", since=0.0) == 0
+        assert first_batch_since(store, "m", since=1000.0) == 50
 
     def test_without_traffic_there_is_none(self, store: Store) -> None:
-        assert recent_window(store, "m", since=0.0, owner="run") is None
+        assert first_batch_since(store, "m", since=0.0) == 0
         assert feedback_window(store, "m", after=None, owner="run") is None
         put_traffic(store, 0, 1.0)
-        assert recent_window(store, "m", since=2.0, owner="other") is None
         assert feedback_window(store, "m", after=0, owner="third") is None
-
-
-class TestDrift:
-    def stage(self, store: Store, **drift: Any) -> CheckDriftOperator:
-        with DAG("dag"):
-            return CheckDriftOperator(
-                task_id="task", model="m", drift=drift, store=store.uri, outlets=[AssetAlias("m_drift")]
-            )
-
-    def finish(
-        self, store: Store, outcome: Outcome, *, run_id: str = "manual__1", **drift: Any
-    ) -> tuple[Any, list[Any]]:
-        """What a check with this outcome returns, and the events that it raises."""
-        events: list[Any] = []
-        alias = SimpleNamespace(add=lambda asset, extra: events.append((asset, extra)))
-        check = Check(name="prompt.words", outcome=outcome)
-        result = Result(attempt=1, verdict=Verdict.of("drift", [check]))
-        said = {**context(run_id), "outlet_events": {AssetAlias("m_drift"): alias}}
-        return self.stage(store, **drift).finish(said, result)["alarm"], events
-
-    def test_without_a_champion_or_traffic_it_skips(self, store: Store, tmp_path: Path) -> None:
-        with pytest.raises(AirflowSkipException, match="no champion"):
-            self.stage(store).build_workload(context())
-        crown(store, tmp_path)
-        with pytest.raises(AirflowSkipException, match="no traffic"):
-            self.stage(store).build_workload(context())
-
-    def test_it_compares_with_what_the_champion_learnt(self, store: Store, tmp_path: Path) -> None:
-        crown(store, tmp_path)
-        put_traffic(store, 0, 1e12)
-        workload = self.stage(store, minimum_rows=77).build_workload(context())
-        assert workload.inputs["dataset"].uri == store.uri_of("dataset")
-        assert workload.params["minimum_rows"] == 77
-        assert workload.params["window"] == {"first": 0, "last": 0}
-
-    @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.INCONCLUSIVE])
-    def test_no_drift_no_alarm(self, store: Store, outcome: Outcome) -> None:
-        assert self.finish(store, outcome) == (None, [])
-
-    def test_drift_raises_one_alarm_within_the_cool_down(self, store: Store) -> None:
-        alarm, events = self.finish(store, Outcome.FAIL, cooldown="1h")
-        assert alarm == store.uri_of("drift/m/alarms/00000000-0001.json")
-        assert len(events) == 1
-        assert self.finish(store, Outcome.FAIL, run_id="manual__2", cooldown="1h") == (None, [])
-
-    def test_a_retry_tells_again_what_the_first_try_could_not(self, store: Store) -> None:
-        alarm, _ = self.finish(store, Outcome.FAIL)
-        again, events = self.finish(store, Outcome.FAIL)
-        assert again == alarm
-        assert len(events) == 1
-
-    def test_only_after_the_cool_down_it_alarms_again_whoever_is_champion(self, store: Store, tmp_path: Path) -> None:
-        first, _ = self.finish(store, Outcome.FAIL)
-        crown(store, tmp_path)
-        assert self.finish(store, Outcome.FAIL, run_id="manual__2") == (None, [])
-        path = store.path_of(first)
-        store.put_json(path, {**store.get_json(path), "at": 0.0})
-        second, events = self.finish(store, Outcome.FAIL, run_id="manual__3")
-        assert second == store.uri_of("drift/m/alarms/00000001-0002.json")
-        assert len(events) == 1
