@@ -10,14 +10,15 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.decisions.verdict import Verdict
-from genai_operators.store import Store, directory_manifest
-from tests.fakes.workload_process import WorkloadProcess, dataset_input, record
+from genai_operators.store import Store, directory_manifest, locate
+from tests.fakes.workload_process import ROOT, WorkloadProcess, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
@@ -129,6 +130,67 @@ def wait_for_checkpoint(process: subprocess.Popen[str], workload: WorkloadProces
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def weights(model: Artifact) -> dict[str, Any]:
+    """The tensors of a Hugging Face directory in the store, by name."""
+    store, path = locate(model.uri)
+    data = store.get(f"{path}/model.safetensors")
+    header = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + header])
+    entries.pop("__metadata__", None)
+    return {
+        name: np.frombuffer(data[8 + header :][slice(*entry["data_offsets"])], dtype=np.float32)
+        for name, entry in entries.items()
+    }
+
+
+class TestSmallerMicroBatch:
+    """Memory of the GPU ran out: the next attempt takes fewer rows at a time, and adds up their gradients."""
+
+    RECIPE: ClassVar[dict[str, Any]] = {"batch_size": 6}  # 40 rows: the last batch of an epoch has four
+
+    def test_it_goes_on_at_the_same_step_and_comes_to_the_same_weights(self, training: Training) -> None:
+        undisturbed = succeed(training("undisturbed", recipe=self.RECIPE))
+        resumed = training("resumed", recipe=self.RECIPE)
+        first = resumed.start(1)
+        read_until(first, '"step": 1,')
+        first.send_signal(signal.SIGTERM)
+        first.communicate()
+        stopped_at = checkpoints(resumed, 1)[-1]
+        resumed.environment["GENAI_MICRO_BATCH"] = "2"
+        code, output = resumed.run(2)
+        assert code == 0, output
+
+        assert f"resuming from the checkpoint of step {stopped_at}" in output
+        assert "12 steps of 6 rows, 2 at a time" in output
+        state = f"{resumed.workload.directory}/attempts/2/checkpoints/12/trainer_state.json"
+        history = [entry for entry in resumed.store.get_json(state)["log_history"] if "loss" in entry]
+        assert [entry["step"] for entry in history] == list(range(1, 13))
+        expected, found = weights(undisturbed.output("model")), weights(resumed.output("model"))
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            np.testing.assert_allclose(found[name], tensor, atol=2e-4, err_msg=name)
+
+    def test_too_little_memory_of_the_gpu_is_told_from_that_of_the_host(
+        self, training: Training, tmp_path: Path
+    ) -> None:
+        process = training("full", recipe=self.RECIPE)
+        (tmp_path / "sitecustomize.py").write_text(RUNS_OUT_OF_GPU_MEMORY)
+        process.environment["PYTHONPATH"] = os.pathsep.join((str(tmp_path), str(ROOT / "plugins"), str(ROOT)))
+        code, output = process.run(1)
+        assert code == 1, output
+        assert (process.error()["class"], process.error()["memory"]) == ("OutOfMemory", "gpu")
+        assert '"batch": 6' in output
+
+
+#: There is no GPU here: raise torch's own error where the first step would.
+RUNS_OUT_OF_GPU_MEMORY = """
+import transformers, torch
+def step(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+transformers.Trainer.training_step = step
+"""
 
 
 class TestRefreshAndEvaluation:

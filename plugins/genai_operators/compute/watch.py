@@ -20,9 +20,12 @@ from genai_operators.compute.chunks import read_chunk
 from genai_operators.compute.driver import Driver
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.pace import Pace
-from genai_operators.compute.resources import Resources
+from genai_operators.compute.resources import GIB, Resources
 from genai_operators.compute.standing import Limits, Standing
 from genai_operators.store import Store
+
+#: Figures for programs, not for people.
+UNTOLD_FIGURES = frozenset({"batch"})
 
 
 @dataclass(frozen=True)
@@ -190,16 +193,19 @@ class WorkloadSubject:
 
 def describe_progress(figures: Mapping[str, Any]) -> str:
     """Figures of one moment in a line: step of steps, then rate and time left, then whatever else is told."""
-    rest = dict(figures)
+    rest = {name: value for name, value in figures.items() if name not in UNTOLD_FIGURES}
     step, total = rest.pop("step", None), rest.pop("total", None)
     parts = []
     if step is not None:
         share = f" ({100 * step / total:.0f} %)" if total else ""
         parts.append(f"step {step}" + (f" of {total}" if total else "") + share)
     rate, left = rest.pop("tokens_per_s", None), rest.pop("eta_s", None)
+    memory, use = rest.pop("gpu_memory_bytes", None), rest.pop("gpu_use", None)
     parts += [f"{name} {_short(value)}" for name, value in rest.items() if value is not None]
     if rate is not None:
         parts.append(f"{rate:,.0f} tokens/s")
+    if use is not None:
+        parts.append(f"GPU {100 * use:.0f} %" + (f" and {memory / GIB:.1f} GiB" if memory is not None else ""))
     if left is not None:
         parts.append(f"{timedelta(seconds=round(left))} left")
     return ", ".join(parts)

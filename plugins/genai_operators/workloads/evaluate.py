@@ -135,17 +135,22 @@ def _answers(context: Context, name: str, records: Sequence[Record], *, max_new_
 
     directory = context.fetch(name)
     refuse_pickles(directory)
-    context.progress(phase=name, step=0, total=len(records))
-    model, tokenizer = pretrained_model(directory)
+    from genai_operators.workloads.batching import asked_micro_batch
+    from genai_operators.workloads.generation import BATCH_SIZE, generate_answers
 
-    from genai_operators.workloads.generation import generate_answers
+    batch_size = min(BATCH_SIZE, asked_micro_batch() or BATCH_SIZE)
+    # Should memory run out, a smaller batch is chosen by what stands here.
+    context.progress(phase=name, step=0, total=len(records), batch=batch_size)
+    model, tokenizer = pretrained_model(directory)
 
     def on_batch(done: int) -> None:
         context.stop_if_requested()
         context.progress(phase=name, step=done, total=len(records))
 
     prompts = [record.prompt for record in records]
-    return generate_answers(model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_batch=on_batch)
+    return generate_answers(
+        model, tokenizer, prompts, max_new_tokens=max_new_tokens, on_batch=on_batch, batch_size=batch_size
+    )
 
 
 # --- judging -----------------------------------------------------------------------------------------------------

@@ -20,12 +20,14 @@ def generate_answers(
     *,
     max_new_tokens: int,
     on_batch: Callable[[int], None],
+    batch_size: int = BATCH_SIZE,
 ) -> list[str]:
     """One answer for each prompt, in order.
 
     Prompts of similar length share a batch, which saves padding; the order of the result is that of ``prompts``.
 
     :param max_new_tokens: longest answer.
+    :param batch_size: prompts at a time; fewer need less memory.
     :param on_batch: called after each batch with the number of prompts answered so far; may raise to stop.
     """
     import torch
@@ -36,8 +38,8 @@ def generate_answers(
     order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), index))
     answers = [""] * len(texts)
     tokenizer.padding_side = "left"
-    for start in range(0, len(order), BATCH_SIZE):
-        batch = order[start : start + BATCH_SIZE]
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
         encoded: Any = tokenizer(
             [texts[index] for index in batch], return_tensors="pt", padding=True, add_special_tokens=False
         )
@@ -52,7 +54,7 @@ def generate_answers(
         new = generated[:, encoded["input_ids"].shape[1] :]
         for index, text in zip(batch, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             answers[index] = text
-        on_batch(min(start + BATCH_SIZE, len(order)))
+        on_batch(min(start + batch_size, len(order)))
     return answers
 
 

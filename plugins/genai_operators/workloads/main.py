@@ -35,6 +35,7 @@ from genai_operators.exceptions import (
     ManifestMismatch,
     NonFiniteLoss,
     ObjectNotFound,
+    OutOfMemory,
     StorageFull,
     UnsafeWeights,
 )
@@ -56,6 +57,8 @@ EXIT_CODES: Mapping[type[GenaiError], int] = {
 }
 RESULT_VERSION = 1
 FULL_DISK_BYTES = 64 * 1024
+#: How CUDA's libraries say that memory ran out where they raise no class of its own.
+GPU_MEMORY_WORDS = ("CUDA out of memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 #: kind -> "module:function"; imported only when asked for, as one needs torch and another great-expectations.
 KINDS: Mapping[str, str] = {
@@ -138,7 +141,7 @@ def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: flo
         "attempt": context.attempt,
         "verdict": output.verdict.to_json() if output.verdict is not None else None,
         "outputs": outputs,
-        "metrics": dict(output.metrics),
+        "metrics": {**output.metrics, **gpu_memory_peaks()},
         "report_uri": context.store.uri_of(report_path) if output.report is not None else None,
         "seconds": round(seconds, 3),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -155,6 +158,7 @@ def report_failure(error: Exception, *, scratch: Path) -> int:
         error = StorageFull(f"no space left on the disk that holds {scratch}; free some and run again")
     known = isinstance(error, GenaiError)
     name, message = type(error).__name__, str(error) if known else f"{type(error).__name__}: {error}"
+    memory = memory_that_ran_out(error)
     if known:
         print(f"{name}: {message}", file=sys.stderr, flush=True)
     else:
@@ -162,10 +166,33 @@ def report_failure(error: Exception, *, scratch: Path) -> int:
     if isinstance(error, StorageFull):
         _make_room(scratch)
     try:
-        (scratch / "error.json").write_text(json.dumps({"class": name, "message": message}), encoding="utf-8")
+        told = {"class": OutOfMemory.__name__ if memory else name, "message": message, "memory": memory}
+        (scratch / "error.json").write_text(json.dumps(told), encoding="utf-8")
     except OSError as unwritable:
         print(f"cannot write {scratch / 'error.json'}: {unwritable}", file=sys.stderr, flush=True)
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILURE)
+
+
+def memory_that_ran_out(error: Exception) -> str | None:
+    """``gpu`` or ``host``, also where a library says so in its own words; ``None`` if it was something else."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "host"
+    if type(error).__name__ == "OutOfMemoryError":  # of torch, which is imported only where it is used
+        return "gpu"
+    told = isinstance(error, RuntimeError) and any(words in str(error) for words in GPU_MEMORY_WORDS)
+    return "gpu" if told else None
+
+
+def gpu_memory_peaks() -> dict[str, float]:
+    """Largest memory that this process had on any GPU, in bytes; empty where it used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return {}
+    devices = range(torch.cuda.device_count())
+    return {
+        "peak_gpu_memory_bytes": float(max(map(torch.cuda.max_memory_allocated, devices))),
+        "peak_gpu_memory_reserved_bytes": float(max(map(torch.cuda.max_memory_reserved, devices))),
+    }
 
 
 def _make_room(scratch: Path) -> None:

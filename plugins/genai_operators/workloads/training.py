@@ -3,11 +3,16 @@
 What the library gets wrong is replaced here, not worked around elsewhere (measured on transformers 5.23): its own
 handling of SIGTERM exits 0 in the middle of a training, and its choice of the newest checkpoint takes a truncated
 one. Weights are bit-identical however often a training is stopped, killed and resumed.
+
+A step of the optimiser takes the recipe's batch, whatever the machine: several devices share it, and where their memory
+is too small for their share it is taken in micro-batches whose gradients add up. That changes the order in which
+numbers are added, and so the last bits, but neither the steps nor the rows of any of them.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,6 +26,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from genai_operators.exceptions import NonFiniteLoss
 from genai_operators.spec.recipe import LearningRateSchedule, Recipe
+from genai_operators.workloads.batching import BatchSplit, asked_micro_batch, split_batch
 from genai_operators.workloads.context import Context, StoppedResumably
 from genai_operators.workloads.encoding import Example, collate
 
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
 
 PROGRESS_INTERVAL_S = 1.0
 DEFAULT_EPOCHS = 3.0
+#: How many processes train together; set by torchrun.
+WORLD_SIZE_VARIABLE = "WORLD_SIZE"
 ONE_CYCLE_WARM_UP_SHARE = 0.3  # of all steps, as in Smith 2018, "Super-Convergence"
 #: Our names to those of transformers. ``one_cycle`` is the cosine with a long warm-up.
 _SCHEDULES = {
@@ -61,11 +69,13 @@ def train(
     :raises StoppedResumably: after a checkpoint, when a stop was requested.
     :raises NonFiniteLoss: at the first step whose loss or gradient is not finite.
     """
+    split = split_batch(recipe.batch_size, devices=_devices(), micro_batch=asked_micro_batch())
     rows = [{"input_ids": example.input_ids, "labels": example.labels} for example in examples]
-    watcher = _Watcher(context, tokens_per_epoch=sum(len(example.input_ids) for example in examples), rows=len(rows))
+    tokens = sum(len(example.input_ids) for example in examples)
+    watcher = _Watcher(context, tokens_per_row=tokens / len(rows), split=split)
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, seed=seed, folder=context.scratch / "trainer"),
+        args=_arguments(recipe, split, seed=seed, folder=context.scratch / "trainer"),
         train_dataset=rows,
         data_collator=partial(collate, pad_token_id=pad_token_id),
         callbacks=[watcher],
@@ -83,13 +93,22 @@ def train(
     return LossCurve([int(entry["step"]) for entry in history], [float(entry["loss"]) for entry in history])
 
 
-def _arguments(recipe: Recipe, *, seed: int, folder: Path) -> TrainingArguments:
+def _devices() -> int:
+    """Devices that share a step: the processes of torchrun, else the GPUs of this one."""
+    import torch
+
+    processes = int(os.environ.get(WORLD_SIZE_VARIABLE, "1"))
+    return processes if processes > 1 else max(1, torch.cuda.device_count())
+
+
+def _arguments(recipe: Recipe, split: BatchSplit, *, seed: int, folder: Path) -> TrainingArguments:
     import torch
 
     one_cycle = recipe.schedule is LearningRateSchedule.ONE_CYCLE
     return TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=recipe.batch_size,
+        per_device_train_batch_size=split.micro,
+        gradient_accumulation_steps=split.accumulation,
         num_train_epochs=recipe.epochs if recipe.epochs is not None else DEFAULT_EPOCHS,
         max_steps=recipe.max_steps if recipe.max_steps is not None else -1,
         learning_rate=recipe.learning_rate,
@@ -113,9 +132,10 @@ def _arguments(recipe: Recipe, *, seed: int, folder: Path) -> TrainingArguments:
 class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not read by mypy
     """Reports progress, stops on request, uploads checkpoints, and refuses a loss that is not finite."""
 
-    def __init__(self, context: Context, *, tokens_per_epoch: int, rows: int) -> None:
+    def __init__(self, context: Context, *, tokens_per_row: float, split: BatchSplit) -> None:
         self._context = context
-        self._tokens_per_row = tokens_per_epoch / rows
+        self._split = split
+        self._tokens_per_step = tokens_per_row * split.per_device * split.devices
         self._started = self._reported = time.monotonic()
         self._first_step = 0
         self.stopped_at: int | None = None
@@ -123,7 +143,13 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         self._first_step = state.global_step
         self._started = time.monotonic()
-        self._context.log(f"training: {state.max_steps} steps of {args.train_batch_size} rows")
+        split = self._split
+        parts = f", {split.micro} at a time" if split.accumulation > 1 else ""
+        shared = f" on {split.devices} devices" if split.devices > 1 else ""
+        rows = split.per_device * split.devices
+        self._context.log(f"training: {state.max_steps} steps of {rows} rows{shared}{parts}")
+        # Before the first step: memory may run out in it, and a smaller micro-batch is chosen by what stands here.
+        self._context.progress(phase="train", step=state.global_step, total=state.max_steps, batch=split.per_device)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._context.stop_requested() and state.global_step < state.max_steps:
@@ -152,8 +178,9 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
             step=step,
             total=state.max_steps,
             loss=round(loss, 4),
-            tokens_per_s=round(self._tokens_per_row * args.train_batch_size / max(seconds_per_step, 1e-9)),
+            tokens_per_s=round(self._tokens_per_step / max(seconds_per_step, 1e-9)),
             eta_s=round(seconds_per_step * (state.max_steps - step), 1),
+            batch=self._split.per_device,
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:

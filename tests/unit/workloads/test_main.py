@@ -15,7 +15,7 @@ from genai_operators.exceptions import DataError, NonFiniteLoss, StorageFull, Un
 from genai_operators.report import Page
 from genai_operators.store import Store
 from genai_operators.workloads.context import Context, StoppedResumably, WorkloadOutput
-from genai_operators.workloads.main import main
+from genai_operators.workloads.main import main, memory_that_ran_out
 
 EXTRA = {"GENAI_EXTRA_WORKLOADS": "copy=tests.unit.workloads.test_main:copy"}
 
@@ -130,3 +130,23 @@ def test_a_missing_specification_is_a_bad_workload(tmp_path: Path) -> None:
     attempt.store.delete(f"{attempt.workload.directory}/spec.json")
     assert attempt.run() == 78
     assert "spec.json" in attempt.error()["message"]
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (MemoryError(), "host"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), "host"),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), "gpu"),
+        (RuntimeError("CUDA error: out of memory"), "gpu"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "gpu"),
+        (RuntimeError("CUDA error: device-side assert triggered"), None),
+        (DataError("a row about CUDA error: out of memory"), None),
+    ],
+)
+def test_which_memory_ran_out_is_known(error: Exception, memory: str | None) -> None:
+    assert memory_that_ran_out(error) == memory
