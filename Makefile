@@ -13,10 +13,10 @@ BASE ?= $(shell git rev-parse --verify --quiet --abbrev-ref origin/HEAD 2>/dev/n
 export OMP_NUM_THREADS := 1
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
 
-.PHONY: help install environments demo up down status logs check test lint format bench schema clean
+.PHONY: help install environments demo up down status logs check kubernetes-check test lint format bench schema clean
 
 help:  ## show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install:  ## create both environments (.venv and .venv-workload), in parallel
 	@$(MAKE) --no-print-directory -j2 environments
@@ -53,6 +53,11 @@ logs:  ## follow the logs of every component
 
 check: install  ## validate every model file and print what would change
 	@$(BIN)/python -m genai_operators.check $(if $(BASE),--base $(BASE)) $(if $(wildcard .run/platform/store),--store .run/platform/store)
+
+kubernetes-check: install  ## is a cluster ready? NAMESPACE= IMAGE= STORE= QUEUE= NODES= GPU=1 SETTINGS=file.yaml
+	@$(BIN)/python -m genai_operators.compute.kubernetes.preflight $(if $(NAMESPACE),--namespace $(NAMESPACE)) \
+		$(if $(IMAGE),--image $(IMAGE)) $(if $(STORE),--store $(STORE)) $(if $(QUEUE),--queue $(QUEUE)) \
+		$(if $(NODES),--nodes $(NODES)) $(if $(GPU),--gpu) $(if $(SETTINGS),--settings $(SETTINGS)) $(ARGUMENTS)
 
 test: install lint  ## every test
 	@$(BIN)/python -m pytest

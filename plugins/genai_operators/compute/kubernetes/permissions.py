@@ -1,6 +1,6 @@
 """What we ask a cluster's API for: one list, from which the role is made that is applied and that the check prints.
 
-Least privilege: a verb stands here because some request of ours needs it. No pod is created, nothing is executed in one,
+Least privilege: a verb stands here because some request of ours needs it. No pod is created, nothing executed in one,
 and no Secret is read.
 """
 
