@@ -144,8 +144,10 @@ def _named_error(said: str) -> str:
 
 
 def last_words(told: Json) -> str:
-    """Last lines of the container's log, which the kubelet keeps of one that failed."""
-    return str(told.get("message") or "").strip()[-LONGEST_TOLD:]
+    """What a container that failed said last; the kubelet keeps it. Of a traceback, the error itself."""
+    said = str(told.get("message") or "").strip()
+    errors = [found.start() for found in _ERROR_LINE.finditer(said)]
+    return said[errors[-1] :][:LONGEST_TOLD] if errors else said[-LONGEST_TOLD:]
 
 
 def _where(pod: Json) -> str:

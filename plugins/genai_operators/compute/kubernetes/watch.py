@@ -29,7 +29,8 @@ IDLE_S = 180.0
 LOOKS, WITHIN_S = 3, 30.0
 #: A pod that was removed is remembered for this long: what it cost, and why it went.
 REMEMBER_S = 1800.0
-BACKOFF_S = (0.5, 15.0)
+#: A connection that is cut is made anew at once; a cluster that is away is given time.
+BACKOFF_S = (0.1, 15.0)
 
 _log = logging.getLogger(__name__)
 

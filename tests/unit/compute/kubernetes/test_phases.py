@@ -75,8 +75,8 @@ class TestBeforeItRuns:
             (waiting("ErrImagePull", "not found"), [], -5, None),
             (waiting("ImagePullBackOff", "Back-off"), [], -30, None),
             (waiting("ImagePullBackOff", "Back-off"), [], -90, "ImagePullFailed"),
-            (waiting("ErrImagePull"), [event("Failed", "Failed to pull image: not found", count=3)], -5, "ImagePullFailed"),
-            (waiting("ErrImagePull"), [event("Failed", "Failed to pull image: not found", count=2)], -5, None),
+            (waiting("ErrImagePull"), [event("Failed", "Failed to pull image: no", count=3)], -5, "ImagePullFailed"),
+            (waiting("ErrImagePull"), [event("Failed", "Failed to pull image: no", count=2)], -5, None),
             (waiting("InvalidImageName"), [], -1, "ImagePullFailed"),
             (waiting("CreateContainerConfigError", 'secret "s3" not found'), [], -10, None),
             (waiting("CreateContainerConfigError", 'secret "s3" not found'), [], -90, "ConfigurationError"),
@@ -104,30 +104,31 @@ class TestBeforeItRuns:
         assert look(job=old, events=events).error == "ConfigurationError"
 
 
-class TestInAQueue:
-    QUEUE = {"kueue.x-k8s.io/queue-name": "research"}
+QUEUE = {"kueue.x-k8s.io/queue-name": "research"}
 
+
+class TestInAQueue:
     def test_the_queue_s_own_words_say_why(self):
         message = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor h100"
         workload = {"spec": {}, "status": {"conditions": [condition("QuotaReserved", "False", message=message)]}}
-        probe = look(job=job(suspend=True, **self.QUEUE), workload=workload)
+        probe = look(job=job(suspend=True, **QUEUE), workload=workload)
         assert probe.phase is Phase.QUEUED
         assert "queue research" in probe.detail
         assert "flavor h100" in probe.detail
 
     def test_one_that_had_begun_waits_again_and_is_not_gone(self):
-        probe = look(job=job(condition("Suspended", since=-7), suspend=True, **self.QUEUE), begun=True)
+        probe = look(job=job(condition("Suspended", since=-7), suspend=True, **QUEUE), begun=True)
         assert probe.phase is Phase.QUEUED
         assert "others took its place" in probe.detail
         assert probe.since == NOW - 7
 
     def test_its_pods_still_run_while_they_are_stopped(self):
-        assert look(job=job(suspend=True, **self.QUEUE), pods=[pod(state=running(), deleted=60)]).phase is Phase.RUNNING
+        assert look(job=job(suspend=True, **QUEUE), pods=[pod(state=running(), deleted=60)]).phase is Phase.RUNNING
 
     def test_one_that_the_queue_gave_up_will_never_run(self):
         evicted = condition("Evicted", reason="DeactivatedDueToMaximumExecutionTimeExceeded", message="exceeded 3600s")
         workload = {"spec": {"active": False}, "status": {"conditions": [evicted]}}
-        assert look(job=job(suspend=True, **self.QUEUE), workload=workload).error == "WorkloadTimeout"
+        assert look(job=job(suspend=True, **QUEUE), workload=workload).error == "WorkloadTimeout"
 
 
 class TestWhileItRuns:
