@@ -1,0 +1,78 @@
+"""What nobody looks after any more is found and removed, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from genai_operators.compute import attempts, owners
+from genai_operators.compute.kubernetes.orphans import OrphanSearch
+from genai_operators.compute.owners import Owner
+from genai_operators.exceptions import WorkloadFailed
+from genai_operators.store import Store
+from tests.unit.compute.kubernetes.test_backend import begin
+from tests.unit.compute.kubernetes.workloads import claimed, probe_until
+
+LATER_S = 3600.0
+
+
+@pytest.fixture
+def wanted(cluster, backend, tmp_path):
+    """A running attempt that a task wants."""
+    attempt = claimed(tmp_path / "store", steps=2000, step_s=0.05)
+    owners.enter(attempt.store, attempt.directory, Owner(dag_id="dag", run_id="run", task_id="task"))
+    begin(cluster, backend, attempt)
+    yield attempt
+    backend.stop(attempt)
+
+
+def search(backend, store):
+    return OrphanSearch(backend.api, backend.paths, store)
+
+
+def found(backend, store):
+    return [orphan.why for orphan in search(backend, store).find(now=time.time() + LATER_S)]
+
+
+class TestWhatIsLeftAlone:
+    def test_a_job_that_a_task_wants(self, backend, wanted):
+        assert found(backend, wanted.store) == []
+
+    def test_a_job_of_another_store(self, backend, wanted, tmp_path):
+        assert found(backend, Store.open((tmp_path / "other").as_uri())) == []
+
+    def test_a_young_job(self, backend, wanted):
+        wanted.store.delete(wanted.path("claim.json"))
+        assert search(backend, wanted.store).find() == []
+
+    def test_a_job_that_has_finished_goes_by_itself(self, cluster, backend, attempt):
+        backend.launch(attempt)
+        probe_until(backend, attempt, "succeeded")
+        assert found(backend, attempt.store) == []
+
+
+class TestWhatIsRemoved:
+    def test_a_job_whose_claim_is_gone(self, cluster, backend, wanted):
+        wanted.store.delete(wanted.path("claim.json"))
+        (orphan,) = search(backend, wanted.store).find(now=time.time() + LATER_S)
+        assert "no claim" in orphan.describe()
+        assert search(backend, wanted.store).remove(orphan)
+        cluster.faults.wait(lambda: not search(backend, wanted.store).remove(orphan), "it to go")
+        assert cluster.faults.pods(wanted.name) == []
+
+    def test_a_job_whose_attempt_ended_long_ago(self, backend, wanted):
+        attempts.give_up(wanted, WorkloadFailed("enough"))
+        (why,) = found(backend, wanted.store)
+        assert "minutes ago" in why
+
+    def test_a_job_that_no_task_wants(self, backend, wanted):
+        owners.leave(wanted.store, wanted.directory, Owner(dag_id="dag", run_id="run", task_id="task"))
+        assert found(backend, wanted.store) == ["no task wants it any more"]
+
+    def test_a_pod_without_its_job(self, cluster, backend, wanted):
+        cluster.faults.delete("jobs", wanted.name, propagation="Orphan")
+        (orphan,) = search(backend, wanted.store).find(now=time.time() + LATER_S)
+        assert orphan.kind == "Pod"
+        assert search(backend, wanted.store).remove(orphan)
+        cluster.faults.wait(lambda: not cluster.faults.pods(wanted.name), "it to go")
