@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from genai_operators.operators.gpu_choice import GpuChoice
     from genai_operators.operators.plan_page import PlanPage
+    from genai_operators.operators.retraining_reason import Reason
     from genai_operators.release.ledger import LedgerEntry
     from genai_operators.spec.recipe import Recipe
 
@@ -110,15 +112,18 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         :raises ConfigurationError: the chosen runtime does not exist.
         """
         from genai_operators.hooks import settings
+        from genai_operators.operators.retraining_reason import note_request, reason_of
         from genai_operators.release.last_plan import write_last_plan
         from genai_operators.release.ledger import Ledger
         from genai_operators.spec.loader import read_recipe
 
         store = Store.open(self.store or settings.store_uri())
         champion = Ledger(store, self.model).champion()
-        decided = self._decide(context, champion)
+        by_policy, now = cause_of(context) is Cause.DRIFT, time.time()
+        reason = reason_of(store, self.model, self.spec, champion=champion, by_policy=by_policy, now=now)
+        decided = self._decide(context, champion, reason=reason)
         recipe = read_recipe(decided["recipe"], root=settings.project_root())
-        page, gpus = self._page(store, decided, champion=champion, recipe=recipe)
+        page, gpus = self._page(store, decided, champion=champion, recipe=recipe, reason=reason)
         for line in self._lines(page, gpus):
             self.log.info("%s", line)
         self.report_url = report_url(page.save(store))
@@ -127,9 +132,13 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             self.skip(ti=context["ti"], tasks=context["task"].get_flat_relatives(upstream=False))
         else:
             write_last_plan(store, self.model, spec=self.spec.to_json(), run=context["run_id"])
+            if not by_policy:
+                note_request(store, self.model, champion=champion, run=context["run_id"], now=now)
         return decided
 
-    def _decide(self, context: Context, champion: LedgerEntry | None) -> dict[str, Any]:
+    def _decide(
+        self, context: Context, champion: LedgerEntry | None, *, reason: Reason | None = None
+    ) -> dict[str, Any]:
         cause = cause_of(context)
         refresh = champion is not None and self.spec.train.refresh is not None
         recipe = self.recipe
@@ -137,7 +146,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             recipe = str(self.spec.train.refresh) if refresh else self.spec.train.recipe
         rule = NewDataRule(self.rule_on_new)
         if rule is NewDataRule.AUTO:
-            rule = NewDataRule.SUPERIOR if cause is Cause.DRIFT else NewDataRule.NON_INFERIOR
+            changed = cause is Cause.DRIFT and (reason is None or reason.rows_changed)
+            rule = NewDataRule.SUPERIOR if changed else NewDataRule.NON_INFERIOR
         runtime = self.runtime or self.spec.serve.runtime
         if runtime not in self.spec.serve.runtime_names:
             known = ", ".join(self.spec.serve.runtime_names)
@@ -157,7 +167,13 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         }
 
     def _page(
-        self, store: Store, decided: dict[str, Any], *, champion: LedgerEntry | None, recipe: Recipe
+        self,
+        store: Store,
+        decided: dict[str, Any],
+        *,
+        champion: LedgerEntry | None,
+        recipe: Recipe,
+        reason: Reason,
     ) -> tuple[PlanPage, GpuChoice | None]:
         from genai_operators.operators.outlook import canary_forecast, canary_lines, recent_traffic
         from genai_operators.operators.plan_page import PlanPage
@@ -169,6 +185,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         page = PlanPage(
             model=self.model,
             subtitle=f"{decided['cause']} run, {against}; workloads run on {self.spec.compute.target}",
+            reason=reason.text,
             headings=("workload", "inputs", "parameters", "takes"),
             workloads=self._workloads(store, decided, against=against, base_model=recipe.base_model),
             release=(
@@ -214,6 +231,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         reuse = "used again where inputs are unchanged" if is_true(self.reuse) else "not used again"
         return [
             f"plan of {self.model}: {page.subtitle}",
+            page.reason,
             *render_table(page.headings, page.workloads),
             f"earlier results are {reuse}",
             page.release[0],

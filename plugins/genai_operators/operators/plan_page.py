@@ -20,12 +20,14 @@ DIGEST_LENGTH = 16
 class PlanPage:
     """What the page shows.
 
+    :param reason: why it runs, or what the policy would say of it.
     :param headings: of the workloads' table. :param forecast: ``None`` without a champion or traffic.
     :param gpu_note: why there is no GPU plan, or whether it is an outlook only.
     """
 
     model: str
     subtitle: str
+    reason: str
     headings: Sequence[str]
     workloads: Sequence[Sequence[str]]
     release: Sequence[str]
@@ -40,6 +42,7 @@ class PlanPage:
         from genai_operators.release.forecast_report import add_forecast
 
         page = Page(f"Plan of {self.model}", self.subtitle)
+        page.heading("Retrain or wait?").text(self.reason)
         page.heading("Workloads").table(self.headings, self.workloads)
         page.heading("Release")
         for line in self.release:

@@ -24,7 +24,7 @@ from genai_operators.decisions.policy import (
     decide,
     judge_attempt,
 )
-from genai_operators.decisions.policy_facts import to_json
+from genai_operators.decisions.policy_facts import attempt_from_json, facts_from_json, settings_from_json, to_json
 from genai_operators.exceptions import ConfigurationError, DataError
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -254,3 +254,30 @@ class TestYears:
         kept = [simulate(FAULTS["a stuck alarm"], SETTINGS, seed=seed).useless for seed in range(5)]
         naive = [simulate(FAULTS["a stuck alarm"], SETTINGS, seed=seed, naive=True).useless for seed in range(5)]
         assert np.median(naive) > 4 * np.median(kept)
+
+
+class TestRecords:
+    @pytest.mark.parametrize(
+        ("record", "read"),
+        [
+            (replace(DRIFT, candidate=Candidate(version="4", base_epoch=3, passed=True)), facts_from_json),
+            (replace(CALM, trained_at=None, rolled_back_at=NOW), facts_from_json),
+            (tried(3, AttemptOutcome.NO_HELP, cost=1.5), attempt_from_json),
+            (PolicySettings(budget=7.0, cool_down=timedelta(hours=5)), settings_from_json),
+        ],
+    )
+    def test_survive_their_json(self, record, read):
+        assert read(json.loads(json.dumps(to_json(record)))) == record
+
+    @pytest.mark.parametrize("read", [facts_from_json, attempt_from_json, settings_from_json])
+    def test_a_wrong_record_is_refused(self, read):
+        with pytest.raises(DataError, match="not "):
+            read({"unknown": 1})
+
+    def test_without_a_usual_share_the_limit_is_named(self):
+        facts = replace(CALM, usual_wrong_share=0.0, wrong=200)
+        assert "50.0% of 400 answers wrong, 5.0% is accepted" in decide(facts, [], SETTINGS).reason
+
+    def test_a_request_is_never_a_reason_and_blocks_nothing(self):
+        assert decide(CALM, [tried(5, AttemptOutcome.NO_HELP, Trigger.REQUEST)], SETTINGS).action is Action.WAIT
+        assert decide(DRIFT, [tried(2, AttemptOutcome.NO_HELP, Trigger.REQUEST)], SETTINGS).action is Action.RETRAIN

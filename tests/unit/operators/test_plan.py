@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from genai_operators.decisions.policy_facts import Trigger
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.earlier_runs import describe, earlier_duration
 from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
 from genai_operators.operators.plan import AS_THE_FILE_SAYS, Cause, PlanRetrainingOperator, cause_of
+from genai_operators.operators.retraining_attempts import Attempts
+from genai_operators.operators.retraining_reason import Reason, note_request, reason_of
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
 from genai_operators.serving import batches
 from genai_operators.serving.contract import RequestFact
@@ -90,6 +93,49 @@ class TestDecision:
     def test_the_cause_is_what_airflow_says(self) -> None:
         causes = {kind: cause_of(context(kind)) for kind in ("asset_triggered", "scheduled", "manual", "backfill")}
         assert list(causes.values()) == [Cause.DRIFT, Cause.SCHEDULE, Cause.MANUAL, Cause.MANUAL]
+
+
+class TestReason:
+    """``NOW`` is two days after the champion's promotion."""
+
+    def reason(self, store: Store, champion: LedgerEntry | None, *, by_policy: bool = False, days: float = 2) -> Reason:
+        now = (champion.at if champion else 0.0) + days * 86_400
+        return reason_of(store, "bot", SPEC, champion=champion, by_policy=by_policy, now=now)
+
+    def test_a_request_is_told_what_the_policy_would_say(self, store: Store, champion: LedgerEntry) -> None:
+        assert "by itself, the policy would say: Wait: nothing calls for it" in self.reason(store, champion).text
+        late = self.reason(store, champion, days=91)
+        assert "would say: Retrain: the champion was trained 91 days ago" in late.text
+        assert late.trigger is Trigger.REQUEST
+
+    def test_without_a_champion_there_is_nothing_to_wait_for(self, store: Store) -> None:
+        assert "there is no champion yet" in self.reason(store, None).text
+
+    def test_of_a_run_that_the_policy_began_it_is_the_stored_one(self, store: Store, champion: LedgerEntry) -> None:
+        stored = {"decision": {"reason": "Retrain: it is old."}}
+        store.put_json("policy/bot/decisions/0000000007.json", stored)
+        Attempts(store, "bot").begin(at=champion.at, trigger=Trigger.AGE, run="check", decision=7)
+        reason = self.reason(store, champion, by_policy=True)
+        assert (reason.trigger, reason.text) == (Trigger.AGE, "the policy said: Retrain: it is old.")
+
+    @pytest.mark.parametrize(
+        ("trigger", "rule"), [("drift", "superior"), ("feedback", "superior"), ("age", "non_inferior")]
+    )
+    def test_only_where_users_changed_the_candidate_owes_more_on_new_rows(
+        self, champion: LedgerEntry, trigger: str, rule: str
+    ) -> None:
+        plan = PlanRetrainingOperator(task_id="plan", model="bot", spec=SPEC)
+        reason = Reason(trigger=Trigger(trigger), text="")
+        assert plan._decide(context("asset_triggered"), champion, reason=reason)["rule_on_new"] == rule
+
+    def test_a_request_counts_once_in_the_history_and_a_first_training_never(
+        self, store: Store, champion: LedgerEntry
+    ) -> None:
+        note_request(store, "bot", champion=None, run="first", now=champion.at)
+        for _ in range(2):
+            note_request(store, "bot", champion=champion, run="second", now=champion.at + 60)
+        assert [began.run for began in Attempts(store, "bot").began()] == ["second"]
+        assert "the retraining of" in self.reason(store, champion, days=0.5).text
 
 
 class TestEarlierRuns:
