@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from genai_operators.operators.drift import CheckDriftOperator
     from genai_operators.operators.evaluate import EvaluateModelOperator
     from genai_operators.operators.fine_tune import FineTuneOperator
+    from genai_operators.operators.kubernetes_check import KubernetesCheckOperator
     from genai_operators.operators.plan import PlanRetrainingOperator
     from genai_operators.operators.reconcile import ReconcileOperator
     from genai_operators.operators.register import RegisterModelOperator
@@ -24,6 +25,7 @@ _MODULES = {
     "CheckDriftOperator": "drift",
     "EvaluateModelOperator": "evaluate",
     "FineTuneOperator": "fine_tune",
+    "KubernetesCheckOperator": "kubernetes_check",
     "PlanRetrainingOperator": "plan",
     "ReconcileOperator": "reconcile",
     "RegisterModelOperator": "register",
@@ -38,6 +40,7 @@ __all__ = [
     "CheckDriftOperator",
     "EvaluateModelOperator",
     "FineTuneOperator",
+    "KubernetesCheckOperator",
     "PlanRetrainingOperator",
     "ReconcileOperator",
     "RegisterModelOperator",

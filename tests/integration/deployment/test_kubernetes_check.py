@@ -5,6 +5,7 @@ On a real cluster (``KUBECONFIG`` and ``GENAI_TEST_KUBERNETES_NAMESPACE``) the t
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,12 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
+from genai_operators.compute.kubernetes.clients import DEFAULT_SOURCE
 from genai_operators.compute.kubernetes.cluster_checks import FEATURE_DISCOVERY, Wanted
 from genai_operators.compute.kubernetes.findings import Report, State
 from genai_operators.compute.kubernetes.permissions import PERMISSIONS, Need
 from genai_operators.compute.kubernetes.preflight import preflight
 from genai_operators.compute.kubernetes.probe_job import IMAGE, STORE
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
+from genai_operators.exceptions import ConfigurationError
+from genai_operators.operators.kubernetes_check import KubernetesCheckOperator
 from tests.fakes.kubernetes.fixture import FakeCluster, cluster_from_environment
 from tests.fakes.kubernetes.kinds import LOCAL_QUEUES
 from tests.fakes.kubernetes.settings import Settings, cpu_node, gpu_node
@@ -79,7 +83,9 @@ def prepare(cluster: FakeCluster) -> None:
 
 
 def settings(cluster: FakeCluster, **changes: Any) -> KubernetesSettings:
-    return KubernetesSettings(**{"namespace": cluster.namespace, "image": cluster.image, "queue": QUEUE, **changes})
+    # Clients are kept by the connection's name, for the whole process.
+    told = {"connection": f"check-{cluster.port}", "namespace": cluster.namespace, "image": cluster.image}
+    return KubernetesSettings(**{**told, "queue": QUEUE, **changes})
 
 
 def check(
@@ -321,6 +327,25 @@ class TestCommandLine:
         done = self.run(cluster, project_root, "--settings", str(tmp_path / "settings.yaml"))
         assert done.returncode == 2
         assert "'imgae' unknown" in done.stderr
+
+
+class TestOperator:
+    def operator(self, cluster: FakeCluster, store: str, **changes: Any) -> KubernetesCheckOperator:
+        compute = {"target": "kubernetes", "clients": DEFAULT_SOURCE, **settings(cluster).changed(), **changes}
+        return KubernetesCheckOperator(task_id="check", compute=compute, store=store, timeout_s=PATIENCE_S)
+
+    def test_a_healthy_cluster_lets_the_task_succeed(self, cluster: FakeCluster, store: str) -> None:
+        found = self.operator(cluster, store).execute({})
+        assert {IMAGE, STORE, "queue"} <= set(found["fine"])
+        assert len(json.dumps(found)) <= 2000
+
+    def test_what_is_missing_fails_the_task_by_name(self, cluster: FakeCluster, store: str) -> None:
+        with pytest.raises(ConfigurationError, match="the cluster lacks: queue"):
+            self.operator(cluster, store, queue="other").execute({})
+
+    def test_a_setting_that_does_not_exist_is_named(self, cluster: FakeCluster, store: str) -> None:
+        with pytest.raises(ConfigurationError, match="'imgae' unknown"):
+            self.operator(cluster, store, imgae="x").execute({})
 
 
 def fixes(report: Report) -> list[dict[str, Any]]:
