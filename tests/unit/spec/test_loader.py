@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from genai_operators.decisions.gpu_catalogue import CATALOGUE
 from genai_operators.exceptions import SpecError
+from genai_operators.spec.compute import Gpus, GpuType
 from genai_operators.spec.loader import ModelFile, read_model, read_models, read_recipe
 from genai_operators.spec.model import ModelSpec
 
@@ -40,6 +42,18 @@ class TestValidFile:
         by_name, by_mapping = read(f"{SMALLEST}compute: local\n"), read(f"{SMALLEST}compute: {{target: local}}\n")
         assert by_name.spec is not None
         assert by_name.spec == by_mapping.spec
+
+    def test_gpus_may_be_a_name_or_a_mapping(self, read: Read) -> None:
+        texts = ("h100", "{type: h100}", "{type: h100, count: 4}", "auto")
+        specs = [read(f"{SMALLEST}compute: {{target: kubernetes, gpu: {text}}}\n").spec for text in texts]
+        wishes = [spec.compute.gpu if spec else None for spec in specs]
+        assert wishes[0] == wishes[1] == Gpus(type=GpuType.H100)
+        assert wishes[2:] == [Gpus(type=GpuType.H100, count=4), Gpus()]
+
+
+class TestGpuTypes:
+    def test_are_those_of_the_catalogue(self) -> None:
+        assert {kind.value for kind in GpuType} == {*CATALOGUE, "auto", "none"}
 
 
 class TestWrongFile:
@@ -100,6 +114,18 @@ class TestWrongFile:
                 "bot.yaml:3:3: canary: steps must rise; got 50, 5 percent",
             ),
             ("data: {train: x}\ncompute: locl\n", "bot.yaml:2:10: compute.target: 'locl' is not allowed; did you mean"),
+            (
+                "data: {train: x}\ncompute: {target: kubernetes, gpu: h1000}\n",
+                "bot.yaml:2:36: compute.gpu.type: 'h1000' is not allowed; did you mean 'h100'",
+            ),
+            (
+                "data: {train: x}\ncompute:\n  gpu: h100\n",
+                "bot.yaml:3:3: compute: gpu is for `target: kubernetes`",
+            ),
+            (
+                "data: {train: x}\ncompute: {target: kubernetes, gpu: none, max_cost: 4}\n",
+                "compute: max_cost needs GPUs",
+            ),
             ("data: {train: x}\nschedule: {drift: 61 * * * *}\n", "schedule.drift: '61 * * * *' is not valid: minute"),
         ],
     )
