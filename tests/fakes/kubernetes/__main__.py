@@ -45,6 +45,23 @@ async def serve(settings: Settings) -> None:
         kill_quietly(pid)
 
 
+def _leave_a_guardian(marker: str) -> None:
+    """A small process that ends what is left when this one is killed: a pod's children that left its group."""
+    alive, mine = os.pipe()
+    if os.fork():
+        os.close(alive)
+        return  # ``mine`` stays open, unread, as long as this process lives
+    os.setsid()
+    os.close(mine)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.read(alive, 1)
+    for pid in marked_processes(CLUSTER_MARKER, marker):
+        kill_quietly(pid)
+    os._exit(0)
+
+
 def _on_input(end: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
@@ -62,4 +79,6 @@ async def _until(end: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Settings.load(Path(sys.argv[1]))))
+    loaded = Settings.load(Path(sys.argv[1]))
+    _leave_a_guardian(loaded.folder)
+    asyncio.run(serve(loaded))

@@ -243,6 +243,11 @@ class ControlClient:
         """Answer it with 401 from now on."""
         self.call("expire_token", token=token)
 
+    def clear(self) -> None:
+        """Between two tests: remove by force what runs in the namespace, end all faults, wait until it is quiet."""
+        self.call("clear", namespace=self.namespace)
+        self.wait(lambda: not (self.pods() or self.objects("jobs") or self.figures()["running"]), "a quiet cluster")
+
     def drop_watches(self) -> int:
         """Cut every open watch. Returns how many."""
         return int(self.call("drop_watches"))

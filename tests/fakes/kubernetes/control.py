@@ -215,6 +215,34 @@ class Control:
         """While stalled, open watches say nothing and miss what happens."""
         self._cluster.watches.stalled = stalled
 
+    def clear(self, namespace: str) -> None:
+        """Between two tests: everything that runs is removed by force, faults end, nodes are healed."""
+        self.well()
+        cluster = self._cluster
+        cluster.scheduler.held, cluster.scheduler.delay_s = False, 0.0
+        cluster.images.refused.clear()
+        cluster.kueue.hold(False)
+        cluster.without.clear()
+        cluster.without.update(cluster.settings.without)
+        for node in [node for node in cluster.kubelets.nodes.values() if node.lost]:
+            self._nodes.heal(node.name)
+        for plural in ("trainjobs", "jobsets", "jobs", "resourcequotas", "resourceclaimtemplates"):
+            for made in cluster.store.all(kind_named(plural), namespace):
+                cluster.store.update(
+                    kind_named(plural),
+                    namespace,
+                    made["metadata"]["name"],
+                    lambda one: one["metadata"].pop("finalizers", 0),
+                )
+                self._force(plural, made["metadata"]["name"], namespace)
+        for pod in cluster.store.all(kind_named("pods"), namespace):
+            self._force("pods", pod["metadata"]["name"], namespace)
+
+    def _force(self, plural: str, name: str, namespace: str) -> None:
+        options = {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+        if self._cluster.store.find(kind_named(plural), namespace, name) is not None:
+            delete(self._cluster.store, kind_named(plural), namespace, name, options)
+
     # --- by hand -----------------------------------------------------------------------------------------------
 
     def delete(self, plural: str, name: str, namespace: str, propagation: str = "Background") -> None:

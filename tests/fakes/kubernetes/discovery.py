@@ -11,7 +11,7 @@ from tests.fakes.kubernetes.kinds import ALL_VERBS, KINDS, PODS, REVIEWS, Kind, 
 def answer(path: str, *, without: Collection[str], version: str) -> Object | None:
     """The discovery document behind a path, or None when the path is none."""
     steps = [step for step in path.split("/") if step]
-    if path == "/version":
+    if steps == ["version"]:
         return _version(version)
     if steps == ["api"]:
         return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
@@ -29,7 +29,9 @@ def answer(path: str, *, without: Collection[str], version: str) -> Object | Non
 
 def _version(version: str) -> Object:
     major, minor, _ = version.removeprefix("v").split(".")
-    return {"major": major, "minor": minor, "gitVersion": version, "gitTreeState": "clean", "platform": "linux/amd64"}
+    built = {"gitCommit": "0" * 40, "gitTreeState": "clean", "buildDate": "2026-02-10T12:53:16Z"}
+    compiled = {"goVersion": "go1.25.6", "compiler": "gc", "platform": "linux/amd64"}
+    return {"major": major, "minor": minor, "gitVersion": version, **built, **compiled}
 
 
 def _groups(without: Collection[str]) -> list[str]:
