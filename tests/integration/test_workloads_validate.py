@@ -73,6 +73,7 @@ class TestGoodRows:
         assert json.loads((folder / "stats.json").read_text())["counts"]["taught_rows"] == 40
         report = process.store.get(f"{process.workload.directory}/report.html").decode()
         assert "great-expectations" in report
+        assert "What each rule found, and the share that it allows" in report
         assert SECRET not in report
 
 

@@ -112,12 +112,17 @@ def _forecast_step(
                 name=guardrail.name,
                 base_rate=base,
                 detect={ratio: _detect(plan, number, share, base, base * ratio, traffic) for ratio in ratios},
-                detect_broken=_detect(plan, number, share, base, max(BROKEN_RATE, base), traffic),
+                detect_broken=_detect(plan, number, share, base, _broken_rate(base), traffic),
                 certify=_certify(plan, guardrail, share, base, traffic),
             )
         )
     shortest = max(step.minimum_soak_s, step.minimum_requests / (share * traffic.requests_per_s))
     return StepForecast(step=step, shortest_s=shortest, guardrails=tuple(guardrails))
+
+
+def _broken_rate(base: float) -> float:
+    """Of a canary that is broken; where much is "bad" already (a median as threshold), half-way to everything."""
+    return BROKEN_RATE if base < BROKEN_RATE / 2 else (1 + base) / 2
 
 
 def _detect(plan: Plan, number: int, share: float, base: float, rate: float, traffic: _Traffic) -> Wait:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_HEIGHT_INCHES = 0.24
+ROW_HEIGHT_INCHES = 0.16
 CERTIFY = "certify"
 BROKEN = "half fail"
 
@@ -39,13 +39,16 @@ def forecast_figure(forecast: Forecast, *, deadline_s: float) -> Figure:
     guardrails = [one.name for one in forecast.steps[0].guardrails]
     waits = len(forecast.steps[0].guardrails[0].detect) + 2
     lines = waits * len(forecast.steps)
-    figure = new_figure(rows=len(guardrails), height=0.7 + ROW_HEIGHT_INCHES * lines)
+    figure = new_figure(rows=len(guardrails), height=0.6 + ROW_HEIGHT_INCHES * lines)
+    low, high = _span(forecast, deadline_s)
     for place, (axes, name) in enumerate(zip(figure.axes, guardrails, strict=True)):
         _panel(axes, forecast, place)
         axes.set_title(name, fontsize=9, color=INK, loc="left")
         if math.isfinite(deadline_s):
             axes.axvline(deadline_s, color=MUTED, linewidth=1, linestyle="--")
         axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.tick_params(axis="y", labelsize=7)
         _duration_ticks(axes)
     return figure
 
@@ -66,9 +69,20 @@ def _panel(axes: Axes, forecast: Forecast, guardrail: int) -> None:
             labels.append(f"{step.step.percent:g} %: {name}")
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    finite = [w.median_s for s in forecast.steps for _, w in _waits(s, guardrail) if math.isfinite(w.median_s)]
-    least = min([*finite, *(s.shortest_s for s in forecast.steps if s.shortest_s > 0)], default=1.0)
-    axes.set_xlim(left=max(least, 1e-2) / 2)
+
+
+def _span(forecast: Forecast, deadline_s: float) -> tuple[float, float]:
+    """Seconds that hold everything, the same for all guardrails, so that they can be compared."""
+    shown = [
+        seconds
+        for step in forecast.steps
+        for place in range(len(step.guardrails))
+        for _, wait in _waits(step, place)
+        for seconds in (wait.median_s, wait.p90_s)
+    ]
+    shown += [step.shortest_s for step in forecast.steps] + [deadline_s]
+    finite = [seconds for seconds in shown if math.isfinite(seconds) and seconds > 0] or [1.0]
+    return min(finite) / 2, max(finite) * 1.5
 
 
 def _waits(step: StepForecast, guardrail: int) -> list[tuple[str, Wait]]:

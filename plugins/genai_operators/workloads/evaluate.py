@@ -19,6 +19,7 @@ from genai_operators.decisions.paired import non_inferiority, superiority, wilso
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import BadWorkload, DataError
 from genai_operators.report import COLOURS, Page, new_figure
+from genai_operators.report_figures import Difference, difference_figure
 from genai_operators.spec.data import OutputKind
 from genai_operators.spec.evaluate import NewDataRule
 from genai_operators.workloads.context import Context, WorkloadOutput
@@ -267,10 +268,44 @@ def _report(params: EvaluateParams, *, verdict: Verdict, items: Sequence[Item]) 
     axes.set_yticks(range(len(bars)), [name for name, _, _ in reversed(bars)])
     axes.set(xlim=(0, 1), xlabel="exact match")
     page.figure(figure, "Share of items answered exactly right, with Wilson intervals.")
+    if differences := _differences(items, params):
+        page.figure(
+            difference_figure(differences, xlabel="candidate minus champion, share of items"),
+            "Differences on the same items with their intervals. Green: proved; a dashed line: what the whole interval "
+            "must stay right of. Grey: shown only.",
+        )
     pairs = [_changes(part, items) for part in (OLD, NEW)]
     if rows := [row for row in pairs if row is not None]:
         page.heading("Pairs").table(("rows", "items", "only the candidate right", "only the champion right"), rows)
     return page
+
+
+def _differences(items: Sequence[Item], params: EvaluateParams) -> list[Difference]:
+    """Each part's exact match as the gate judges it, and the validity of answers beside it."""
+    found = []
+    for part in (OLD, NEW):
+        chosen = [item for item in items if item.part == part and item.champion_right is not None]
+        if not chosen:
+            continue
+        (check,) = _against_champion(part, chosen, params)
+        valid = non_inferiority(
+            [item.valid for item in chosen],
+            [bool(item.champion_valid) for item in chosen],
+            margin=params.margin,
+            confidence=params.confidence,
+        )
+        if check.observed is not None and check.interval is not None:
+            found.append(
+                Difference(
+                    name=f"exact match, {part} rows",
+                    value=check.observed,
+                    interval=check.interval,
+                    threshold=check.threshold,
+                    outcome=check.outcome,
+                )
+            )
+        found.append(Difference(name=f"valid answers, {part} rows", value=valid.difference, interval=valid.interval))
+    return found
 
 
 def _changes(part: str, items: Sequence[Item]) -> tuple[str, int, int, int] | None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: The only formats that leak no value: this one, and BOOLEAN_ONLY, which has no figures.
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
 
+#: How the message of a check begins whose observed value is that.
+SHARE_OF_ROWS = "share of rows that are not as expected"
+
 
 class SuiteExpectation(BaseModel):
     """One expectation, in great-expectations' own words."""
@@ -120,7 +123,7 @@ def _check(expectation: SuiteExpectation, result: Mapping[str, Any], *, rows: in
     threshold: float | None
     if unexpected is not None:
         value, threshold = float(unexpected) / 100, 1 - float(expectation.kwargs.get("mostly", 1.0))
-        meaning = "share of rows that are not as expected"
+        meaning = SHARE_OF_ROWS
     else:
         value = float(observed) if isinstance(observed, (int, float)) else None
         bound = expectation.kwargs.get("max_value", expectation.kwargs.get("min_value"))

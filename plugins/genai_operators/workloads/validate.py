@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from genai_operators.decisions.verdict import Verdict
 from genai_operators.exceptions import BadWorkload
 from genai_operators.report import Page, new_figure
+from genai_operators.report_figures import share_figure
 from genai_operators.spec.data import DataFormat, OutputKind
 from genai_operators.workloads.context import Context, WorkloadOutput
 from genai_operators.workloads.dataset import (
@@ -179,10 +180,17 @@ def _feedback(context: Context, params: ValidateParams) -> list[Record]:
 
 
 def _report(params: ValidateParams, *, verdict: Verdict, dataset: Dataset, table: Any) -> Page:
+    from genai_operators.workloads.suite import SHARE_OF_ROWS
+
     page = Page(
         f"Data of {params.model}", "Row features judged by great-expectations; no text of a row is in this page"
     )
     page.verdict(verdict)
+    if shares := [check for check in verdict.checks if check.message.startswith(SHARE_OF_ROWS)]:
+        page.figure(
+            share_figure(shares, xlabel="share of rows that are not as expected"),
+            "What each rule found, and the share that it allows (dashed).",
+        )
     page.heading("Rows").table(("what", "rows"), sorted(dataset.counts.items()))
     figure = new_figure(columns=2)
     for axes, column in zip(figure.axes, ("prompt_characters", "answer_characters"), strict=True):

@@ -100,6 +100,12 @@ class TestWhatItSays:
         steps = (Step(percent=1, minimum_soak_s=5), Step(percent=50))
         assert any("step 1 %" in warning for warning in forecast(steps=steps).warnings)
 
+    def test_a_median_as_threshold_is_no_broken_canary(self):
+        plan = Plan(guardrails=(Guardrail(name="slow", margin=1.5, ceiling=0.75),))
+        found = forecast(plan, base_rates={"slow": 0.5})
+        assert math.isfinite(found.steps[0].guardrails[0].detect_broken.median)
+        assert found.enough_traffic
+
     def test_a_champion_without_errors_needs_a_ceiling(self):
         blind = Plan(guardrails=(Guardrail(name="errors"),))
         assert any("nothing can certify it" in w for w in forecast(blind, base_rates={"errors": 0.0}).warnings)

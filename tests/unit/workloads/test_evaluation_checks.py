@@ -7,7 +7,7 @@ import pytest
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.spec.data import OutputKind
 from genai_operators.spec.evaluate import NewDataRule
-from genai_operators.workloads.evaluate import EvaluateParams, Item, _checks
+from genai_operators.workloads.evaluate import EvaluateParams, Item, _checks, _differences, _report
 from genai_operators.workloads.scoring import is_exact_match, is_valid
 
 
@@ -84,3 +84,23 @@ class TestScoring:
         assert not is_valid("[1]", output=OutputKind.JSON)
         assert not is_valid("[" * 100_000, output=OutputKind.JSON)
         assert not is_valid("  ", output=OutputKind.TEXT)
+
+
+class TestPage:
+    def test_differences_are_those_that_the_gate_judged(self) -> None:
+        found = [*items("old", 290, of=300, champion=285), *items("new", 70, of=80, champion=30)]
+        params = EvaluateParams.model_validate({"model": "m", "output": "json", "rule_on_new": "superior"})
+        shown = {one.name: one for one in _differences(found, params)}
+        for part in ("old", "new"):
+            check = next(
+                c for c in _checks(found, params) if c.name == f"exact match against the champion, {part} rows"
+            )
+            drawn = shown[f"exact match, {part} rows"]
+            assert (drawn.value, drawn.interval, drawn.threshold) == (check.observed, check.interval, check.threshold)
+        assert shown["valid answers, old rows"].threshold is None
+
+    def test_without_a_champion_there_is_nothing_to_compare(self) -> None:
+        found, params = items("old", 290, of=300), EvaluateParams.model_validate({"model": "m", "output": "json"})
+        assert _differences(found, params) == []
+        page = _report(params, verdict=Verdict.of("evaluation", _checks(found, params)), items=found).html()
+        assert page.count("<figure>") == 1
