@@ -26,7 +26,7 @@ with DAG(
     dag_id="retraining_by_hand",
     description="The retraining of support_bot, composed from operators",
     doc_md=__doc__,
-    # By itself after a drift alarm: schedule=AssetAlias("support_bot_drift"). At a time: schedule="0 3 * * 1".
+    # When the drift check asks for it: schedule=AssetAlias("support_bot_drift"). At a time: schedule="0 3 * * 1".
     schedule=None,
     catchup=False,
     max_active_runs=1,
