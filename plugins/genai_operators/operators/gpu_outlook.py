@@ -8,10 +8,13 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genai_operators.decisions.gpu_plan import COUNTS
+from genai_operators.decisions.gpu_prices import Purchase
 from genai_operators.exceptions import GenaiError
 from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices
 from genai_operators.operators.gpu_learning import knowledge
 from genai_operators.operators.training_need import TrainingNeed, base_shape, expected_rows, training_need
+from genai_operators.spec.compute import Compute, GpuType, Spot
 from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
 
@@ -35,6 +38,24 @@ class Training:
         )
 
 
+def gpu_wish(compute: Compute) -> GpuWish:
+    """The ``compute`` section as the question of the plan; not for ``gpu: none``."""
+    purchases = {
+        Spot.NEVER: frozenset({Purchase.ON_DEMAND}),
+        Spot.PREFERRED: frozenset(Purchase),
+        Spot.ONLY: frozenset({Purchase.SPOT}),
+    }
+    named = compute.gpu.type is not GpuType.AUTO
+    count = compute.gpu.count or (1 if named else None)
+    return GpuWish(
+        types=(compute.gpu.type.value,) if named else None,
+        counts=COUNTS if count is None else (count,),
+        purchases=purchases[compute.spot],
+        max_cost=compute.max_cost,
+        nodes=compute.nodes,
+    )
+
+
 def gpu_choice(training: Training, *, wish: GpuWish, store: Store, root: Path, today: date) -> GpuChoice:
     """The plan, from the project's prices and from what earlier trainings taught.
 
@@ -53,3 +74,21 @@ def gpu_outlook(training: Training, *, store: Store, root: Path, today: date) ->
     way, currency = choice.plan.chosen, choice.plan.currency
     cost = f"{way.cost.expected:.2f} {currency}"
     return choice, f"trains on this machine; on a cluster it would be {way.name}, {way.hours.expected:.1f} h, {cost}"
+
+
+def binding_choice(
+    training: Training, *, compute: Compute, store: Store, root: Path, today: date
+) -> tuple[GpuChoice | None, str]:
+    """What the cluster is asked for. (choice, note for people).
+
+    For GPUs that the model file names the plan only sizes the micro-batch: where it cannot, or doubts that they do,
+    its doubt becomes the note, and the file is obeyed.
+
+    :raises ConfigurationError: ``gpu: auto``, and nothing fits, or it would cost more than it may.
+    """
+    try:
+        return gpu_choice(training, wish=gpu_wish(compute), store=store, root=root, today=today), ""
+    except GenaiError as error:
+        if compute.gpu.type is GpuType.AUTO:
+            raise
+        return None, f"the GPU plan doubts {compute.gpu.type.value}: {error}"

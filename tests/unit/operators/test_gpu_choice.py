@@ -20,7 +20,7 @@ from genai_operators.decisions.gpu_setup import Method, Precision
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices, read_ladder
 from genai_operators.operators.gpu_learning import OBSERVATIONS, knowledge, observe, observe_training
-from genai_operators.operators.gpu_outlook import Training, gpu_choice, gpu_outlook
+from genai_operators.operators.gpu_outlook import Training, binding_choice, gpu_choice, gpu_outlook
 from genai_operators.operators.training_need import (
     Rows,
     TrainingNeed,
@@ -29,6 +29,7 @@ from genai_operators.operators.training_need import (
     training_need,
 )
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
+from genai_operators.spec.compute import Compute
 from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
 
@@ -192,6 +193,38 @@ class TestLadder:
         (root / "include/prices.override.yaml").write_text("gpus: {h100: {on_demand: 1.0}}\n")
         prices = project_prices(root)
         assert (prices.gpus["h100"].on_demand, prices.gpus["a100-80gb"].on_demand) == (1.0, 2.5)
+
+
+class TestModelFile:
+    TRAINING = Training(recipe=LORA, champion=None, files=())
+
+    def choice(self, root: Path, store: Store, **section: Any) -> tuple[GpuChoice | None, str]:
+        compute = Compute.model_validate({"target": "kubernetes", **section})
+        return binding_choice(self.TRAINING, compute=compute, store=store, root=root, today=TODAY)
+
+    def test_auto_asks_the_plan(self, root: Path, store: Store) -> None:
+        choice, _ = self.choice(root, store)
+        assert choice is not None
+        assert {rung.gpu for rung in choice.ladder} == {"h100", "a100-80gb"}
+        assert not any(rung.spot for rung in choice.ladder), "spot: never is the default"
+
+    def test_spot_nodes_and_cost_arrive(self, root: Path, store: Store) -> None:
+        choice, _ = self.choice(root, store, spot="preferred", nodes=2, max_cost=1000)
+        assert choice is not None
+        assert [rung.spot for rung in choice.ladder[:2]] == [True, False]
+        assert {rung.nodes for rung in choice.ladder} == {2}
+        with pytest.raises(ConfigurationError, match="max_cost"):
+            self.choice(root, store, max_cost=0.01)
+
+    def test_a_named_type_is_taken_with_its_count(self, root: Path, store: Store) -> None:
+        choice, _ = self.choice(root, store, gpu={"type": "h100", "count": 4})
+        assert choice is not None
+        assert {(rung.gpu, rung.gpu_count) for rung in choice.ladder} == {("h100", 4)}
+
+    def test_a_named_type_is_obeyed_in_spite_of_doubts(self, root: Path, store: Store) -> None:
+        choice, note = self.choice(root, store, gpu="l4")
+        assert choice is None
+        assert "doubts l4" in note
 
 
 class TestOutlook:
