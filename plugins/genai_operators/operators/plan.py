@@ -16,7 +16,6 @@ from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.reports_app import report_url
 from genai_operators.spec.compute import ComputeTarget, GpuType
-from genai_operators.spec.compute import ComputeTarget
 from genai_operators.spec.evaluate import NewDataRule
 from genai_operators.spec.model import ModelSpec
 from genai_operators.store import Store
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from genai_operators.operators.gpu_choice import GpuChoice
-    from genai_operators.operators.ladders import Ladders
     from genai_operators.operators.plan_page import PlanPage
     from genai_operators.operators.retraining_reason import Reason
     from genai_operators.release.ledger import LedgerEntry
@@ -47,8 +45,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
     """Decide what a retraining does, write it to the log, and skip everything downstream on a dry run.
 
     What it decides is returned, so that every later task of the run sees the same, whatever the ledger says by then:
-    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run", "resources"}``;
-    ``resources`` is the URI of what the workloads ask a cluster for, ``None`` on this machine. The page with the plots (how soon a canary finds harm, what GPUs cost) is behind the link *Report*. ::
+    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. The page with
+    the plots (how soon a canary finds harm, what GPUs cost) is behind the link *Report*. ::
 
         plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, plan_only="{{ params.dry_run }}")
         FineTuneOperator(task_id="fine_tune", recipe="{{ ti.xcom_pull(task_ids='plan')['recipe'] }}", ...)
@@ -184,7 +182,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         canary = self.spec.canary
         against = f"champion v{champion.version}" if champion else "no champion"
         traffic = recent_traffic(store, champion, canary=canary)
-        return PlanPage(
+        gpus, note = self._gpus(store, recipe, champion=champion if decided["refresh"] else None)
+        page = PlanPage(
             model=self.model,
             subtitle=f"{decided['cause']} run, {against}; workloads run on {self.spec.compute.target}",
             reason=reason.text,
@@ -197,8 +196,9 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             deadline_s=canary.deadline.total_seconds(),
             forecast=canary_forecast(canary, traffic) if champion and traffic else None,
             gpus=gpus,
-            gpu_note=gpu_note,
+            gpu_note=note,
         )
+        return page, gpus
 
     def _workloads(
         self, store: Store, decided: dict[str, Any], *, against: str, base_model: str
@@ -214,24 +214,19 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         ]
         return [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows]
 
-    def _resources(
-        self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None
-    ) -> tuple[Ladders | None, GpuChoice | None, str]:
-        """What to ask a cluster for; on this machine only an outlook, and a note that says so.
-
-        :param champion: given when it is refreshed.
-        :raises ConfigurationError: see :func:`~genai_operators.operators.cluster_plan.cluster_plan`.
-        """
+    def _gpus(self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None) -> tuple[GpuChoice | None, str]:
+        """:param champion: given when it is refreshed."""
         from genai_operators.hooks import settings
-        from genai_operators.operators.cluster_plan import cluster_plan
-        from genai_operators.operators.gpu_outlook import Training, gpu_outlook
+        from genai_operators.operators.gpu_outlook import Training, binding_choice, gpu_outlook
 
+        compute = self.spec.compute
+        if compute.gpu.type is GpuType.NONE:
+            return None, "trains on CPUs, as the model file says"
         training = Training(recipe=recipe, champion=champion, files=self._files())
         root, today = settings.project_root(), datetime.now(UTC).date()
-        if self.spec.compute.target is ComputeTarget.LOCAL:
-            return None, *gpu_outlook(training, store=store, root=root, today=today)
-        ladders, choice = cluster_plan(training, compute=self.spec.compute, store=store, root=root, today=today)
-        return ladders, choice, ""
+        if compute.target is ComputeTarget.LOCAL:
+            return gpu_outlook(training, store=store, root=root, today=today)
+        return binding_choice(training, compute=compute, store=store, root=root, today=today)
 
     def _files(self) -> list[str]:
         extra = [] if self.extra_data in (None, "", "None") else [str(self.extra_data)]
