@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 
 from genai_operators.compute.kubernetes.names import MANAGED_BY, MANAGED_BY_LABEL
 from genai_operators.compute.kubernetes.permissions import PERMISSIONS, role_manifests, workload_account
+from genai_operators.compute.kubernetes.settings import KubernetesSettings
 from tests.unit.deployment.strict_models import model_of
 
 FOLDER = Path(__file__).resolve().parents[3] / "docker/kubernetes"
@@ -132,3 +135,40 @@ class TestConsistency:
             assert values[component]["serviceAccount"] == {"create": False, "name": "genai-controller"}
         assert values["airflowVersion"] == "3.3.2"
         assert values["securityContexts"]["pod"]["runAsUser"] == values["uid"] == 50000
+
+
+class TestPage:
+    """The page that tells what to type."""
+
+    PAGE = (FOLDER / "README.md").read_text()
+
+    def test_files_that_it_names_exist(self) -> None:
+        named_files = set(re.findall(r"docker/[\w./-]*\w", self.PAGE))
+        assert {"docker/kubernetes", "docker/kubernetes/kueue", "docker/kubernetes/kind/cluster.yaml"} <= named_files
+        for name in named_files:
+            assert (FOLDER.parents[1] / name).exists(), name
+
+    def test_the_connections_settings_exist_and_fit(self) -> None:
+        lines = re.findall(r"^AIRFLOW_CONN_GENAI_(\w+)=(.*)$", self.PAGE, re.MULTILINE)
+        connections = {name: json.loads(text) for name, text in lines}
+        assert {"STORE", "MLFLOW", "KUBERNETES", "SIGNING"} == set(connections)
+        extra = {**connections["KUBERNETES"]["extra"], "image": f"registry/genai-workload@sha256:{'0' * 64}"}
+        extra.pop("in_cluster")
+        assert KubernetesSettings(**extra).namespace == "genai"
+
+    def test_the_kind_clusters_settings_exist_and_fit(self) -> None:
+        (text,) = re.findall(r"AIRFLOW_CONN_GENAI_KUBERNETES='(.*?)'\n", self.PAGE, re.DOTALL)
+        shell = text.replace("'$PWD'", "").replace("'$(id -u)'", "1000")
+        extra = json.loads(shell)["extra"]
+        extra.pop("kube_config_path")
+        settings = KubernetesSettings(**extra)
+        assert settings.require_image() == "genai-workload:cpu"
+        claim = named("PersistentVolumeClaim", "genai-store")
+        assert list(settings.volume_claims) == [claim["metadata"]["name"]]
+
+    def test_secrets_that_the_chart_names_are_made(self) -> None:
+        values = (FOLDER / "airflow-values.yaml").read_text()
+        for secret in set(re.findall(r"(?:SecretName|name): (genai-(?!controller)[\w-]+)", values)):
+            assert f"create secret generic {secret}" in self.PAGE, secret
+        for key in ("connection", "fernet-key", "api-secret-key", "jwt-secret"):
+            assert f"--from-literal={key}=" in self.PAGE
