@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genai_operators.decisions.gpu_options import TrainingRun
-from genai_operators.decisions.gpu_setup import Method, Optimizer, Precision, TrainingSetup
+from genai_operators.decisions.gpu_setup import Method, Optimizer, Precision, Sharding, TrainingSetup
 from genai_operators.decisions.gpu_shape import ModelShape, shape_of_config
 from genai_operators.exceptions import ConfigurationError, ObjectNotFound
 from genai_operators.spec import recipe as recipes
@@ -60,7 +60,7 @@ class TrainingNeed:
 
 def training_need(recipe: Recipe, *, shape: ModelShape, rows: Rows) -> TrainingNeed:
     """The question for the GPU plan. Says what ``workloads/training.py`` does: Hugging Face's trainer on one process a
-    GPU, weights loaded in fp32, no activation checkpointing, fused AdamW.
+    GPU, weights loaded in fp32 and whole on each (DDP), no activation checkpointing, fused AdamW.
     """
     half = recipe.dtype == "bfloat16"
     setup = TrainingSetup(
@@ -73,6 +73,7 @@ def training_need(recipe: Recipe, *, shape: ModelShape, rows: Rows) -> TrainingN
         lora_rank=recipe.lora.r,
         lora_dropout=recipe.lora.dropout,
         checkpointing=False,
+        sharding=Sharding.DDP,
     )
     sequences, epochs = rows.count, recipe.epochs or DEFAULT_EPOCHS
     notes = [f"rows: {rows.known_from}"]

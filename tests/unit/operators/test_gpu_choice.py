@@ -16,7 +16,7 @@ from genai_operators.decisions.gpu_memory import training_memory
 from genai_operators.decisions.gpu_observation import Observation
 from genai_operators.decisions.gpu_options import Knowledge
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
-from genai_operators.decisions.gpu_setup import Method, Precision
+from genai_operators.decisions.gpu_setup import Method, Precision, Sharding
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices, read_ladder
 from genai_operators.operators.gpu_learning import OBSERVATIONS, knowledge, observe, observe_training
@@ -161,6 +161,14 @@ class TestLadder:
     def test_a_named_type_and_count_are_kept(self, root: Path) -> None:
         rungs = chosen(root, types=("h100",), counts=(4,)).ladder
         assert {(rung.gpu, rung.gpu_count) for rung in rungs} == {("h100", 4)}
+
+    def test_what_our_trainer_cannot_split_is_not_planned(self, root: Path) -> None:
+        """Full training of 8 billion parameters would fit on eight GPUs in parts; each of ours holds all of it."""
+        whole = need(Recipe.model_validate({**LORA.to_json(), "method": "full"}), root=root)
+        with pytest.raises(ConfigurationError, match="nothing fits"):
+            choose(whole, wish=GpuWish(), prices=PRICES, knowledge=Knowledge(), today=TODAY)
+        several = chosen(root, types=("h100",), counts=(8,))
+        assert several.plan.chosen.setup.sharding is Sharding.DDP
 
     def test_nodes_share_the_batch_and_cost_together(self, root: Path) -> None:
         one, two = chosen(root, types=("h100",), counts=(4,)), chosen(root, types=("h100",), counts=(4,), nodes=2)
