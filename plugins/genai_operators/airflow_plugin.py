@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from genai_operators.operators.links import ReportLink
+from genai_operators.operators.links import ReportLink, RunLink
 from genai_operators.reports_app import URL_PREFIX, LazyReportsApp
 
 
@@ -14,7 +14,7 @@ class GenaiPlugin(AirflowPlugin):
     """The only plugin of the package."""
 
     name = "genai"
-    operator_extra_links: list[Any] = [ReportLink()]  # noqa: RUF012 - Airflow declares instance variables
+    operator_extra_links: list[Any] = [ReportLink(), RunLink()]  # noqa: RUF012 - Airflow declares instance variables
     fastapi_apps: list[dict[str, Any]] = [  # noqa: RUF012
         {"name": "genai reports", "app": LazyReportsApp(), "url_prefix": URL_PREFIX}
     ]

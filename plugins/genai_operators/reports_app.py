@@ -1,13 +1,14 @@
 """Serves the stored HTML reports inside Airflow, to people who are logged in to Airflow.
 
 ``GET /genai/reports/<path>`` answers with one ``*.html`` object of the store, and with nothing else: no listing, no
-other file, no path that leaves the store. A report is untrusted content to the browser: no script, no network, no
-framing.
+other file, no path that leaves the store. ``GET /genai/runs/<kind>/<fingerprint>`` answers with the details of a
+workload's run as they are now. Either is untrusted content to the browser: no script, no network, no framing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 URL_PREFIX = "/genai"
+KIND, FINGERPRINT = re.compile(r"[a-z][a-z0-9_]*"), re.compile(r"[0-9a-f]{64}")
 #: Inline style and inline SVG are all that a report needs; `sandbox` keeps it from acting as Airflow's own page.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -34,6 +36,11 @@ HEADERS = {
 def report_url(path: str) -> str:
     """Where the report at ``path`` of the store is read, below the base URL of Airflow's API server."""
     return f"{URL_PREFIX}/reports/{path}"
+
+
+def run_url(directory: str) -> str:
+    """Where the details of a workload's run are read. :param directory: ``workloads/<kind>/<fingerprint>``."""
+    return f"{URL_PREFIX}/runs/{directory.partition('/')[2]}"
 
 
 def is_report_path(path: str) -> bool:
@@ -73,6 +80,14 @@ def create_app() -> FastAPI:
             raise HTTPException(status_code=404, detail="no such report", headers=HEADERS) from error
         return HTMLResponse(content, headers=HEADERS)
 
+    @app.get("/runs/{kind}/{fingerprint}")
+    async def run(kind: str, fingerprint: str) -> HTMLResponse:
+        try:
+            content = await asyncio.to_thread(read_run, kind, fingerprint)
+        except ObjectNotFound as error:
+            raise HTTPException(status_code=404, detail="no such run", headers=HEADERS) from error
+        return HTMLResponse(content, headers=HEADERS)
+
     @app.get("/{path:path}", include_in_schema=False)
     async def anything_else(path: str) -> HTMLResponse:
         raise HTTPException(status_code=404, detail="no such page", headers=HEADERS)
@@ -91,6 +106,21 @@ def read_report(path: str) -> bytes:
     if not is_report_path(path):
         raise ObjectNotFound(f"{path!r} is not the path of a report")
     return Store.open(store_uri()).get(path)
+
+
+def read_run(kind: str, fingerprint: str) -> str:
+    """The page of a workload's run.
+
+    :raises ObjectNotFound: no such workload, or what cannot be one.
+    """
+    from genai_operators.compute.contract import WORKLOADS_PREFIX
+    from genai_operators.compute.details import details_page
+    from genai_operators.hooks.settings import store_uri
+    from genai_operators.store import Store
+
+    if not (KIND.fullmatch(kind) and FINGERPRINT.fullmatch(fingerprint)):
+        raise ObjectNotFound(f"{kind}/{fingerprint} names no workload")
+    return details_page(Store.open(store_uri()), f"{WORKLOADS_PREFIX}/{kind}/{fingerprint}").html()
 
 
 class LazyReportsApp:

@@ -36,7 +36,7 @@ class SettleTrigger(BaseTrigger):
     :param subject_class: dotted path of a :class:`~genai_operators.compute.watch.Subject`.
     :param subject_kwargs: its arguments, plain JSON.
     :param owner: the waiting task: ``dag_id``, ``run_id``, ``task_id``, ``map_index``.
-    :param poll_interval: seconds between two polls.
+    :param poll_interval: seconds between two polls, unless a poll says when the next is due.
     :param deadline: when to stop waiting, in seconds since the epoch; ``None`` waits for ever.
     """
 
@@ -94,7 +94,8 @@ class SettleTrigger(BaseTrigger):
                 yield self._event({"status": STATUS_TIMEOUT})
                 return
             if not getattr(poll, "more", False):
-                await asyncio.sleep(self.poll_interval)
+                next_s = getattr(poll, "next_s", None)
+                await asyncio.sleep(self.poll_interval if next_s is None else next_s)
 
     async def on_kill(self) -> None:
         """Cancel the subject if Airflow says that its task has ended.

@@ -129,6 +129,7 @@ def claim(
     record: Mapping[str, Any] = {
         "version": RECORD_VERSION,
         "attempt": number,
+        "store": store.uri,
         "backend": dict(backend),
         "resources": ask.resources.to_json(),
         "rung": ask.rung,

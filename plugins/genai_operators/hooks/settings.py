@@ -6,8 +6,9 @@ A relative path in a connection counts from the project's root, the folder that 
 
 from __future__ import annotations
 
+import difflib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,20 @@ MLFLOW_CONNECTION = "genai_mlflow"
 GATEWAY_CONNECTION = "genai_gateway"
 LOCAL_COMPUTE_CONNECTION = "genai_compute_local"
 SIGNING_CONNECTION = "genai_signing"
+KUBERNETES_CONNECTION = "genai_kubernetes"
+#: What the provider itself reads from the extra of a connection of type ``kubernetes``. ``namespace`` is of both.
+PROVIDER_KEYS = frozenset(
+    {
+        "in_cluster",
+        "kube_config",
+        "kube_config_path",
+        "cluster_context",
+        "disable_verify_ssl",
+        "disable_tcp_keepalive",
+        "xcom_sidecar_container_image",
+        "xcom_sidecar_container_resources",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,32 @@ def local_compute() -> LocalComputeSettings:
             "from docker/workload/requirements.txt (`make install` does), or name another."
         )
     return LocalComputeSettings(workload_python=str(path))
+
+
+def kubernetes_compute(connection: str = KUBERNETES_CONNECTION) -> dict[str, Any]:
+    """The description of ``kubernetes`` compute: what the connection's extra says of it, beside the provider's keys.
+
+    Holds no secret: of the cluster only the connection's name.
+
+    :raises ConfigurationError: a key that neither knows, with the nearest that one does.
+    """
+    from genai_operators.compute.kubernetes.settings import KubernetesSettings
+    from genai_operators.hooks.kubernetes import CLIENTS
+
+    own = {field.name for field in fields(KubernetesSettings)} - {"connection", "clients"}
+    extra = {
+        name: value
+        for name, value in _connection(connection).extra_dejson.items()
+        if not name.startswith("extra__kubernetes__") and name not in PROVIDER_KEYS and value not in (None, "")
+    }
+    if unknown := sorted(set(extra) - own):
+        near = difflib.get_close_matches(unknown[0], own, n=1)
+        hint = f" did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(
+            f"connection {connection}: extra has {unknown[0]!r}, which nobody reads;{hint} known: "
+            + ", ".join(sorted(own))
+        )
+    return {"target": "kubernetes", "connection": connection, "clients": CLIENTS, **extra}
 
 
 def signing() -> SigningSettings:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from genai_operators.lifecycle.names import Lifecycle, dag_id
+from genai_operators.spec.compute import ComputeTarget, PhaseLimits, Spot
 from genai_operators.spec.model import ModelSpec
 
 #: A retry meets the work that the first try began; the failure's class decides whether there is one at all.
@@ -31,7 +32,22 @@ def dag_arguments(model: str, spec: ModelSpec, lifecycle: Lifecycle, *, doc: str
     }
 
 
-def workload_arguments(spec: ModelSpec) -> dict[str, Any]:
-    """Where the workloads of this model run."""
-    pool = {"pool": spec.compute.pool} if spec.compute.pool else {}
-    return {"compute": spec.compute.target.value, **pool}
+def workload_arguments(spec: ModelSpec, *, hardware: Any = None) -> dict[str, Any]:
+    """Where the workloads of this model run, and what they may ask for.
+
+    :param hardware: what the plan decided, for those that need more than a small machine.
+    """
+    compute = spec.compute
+    pool = {"pool": compute.pool} if compute.pool else {}
+    if compute.target is ComputeTarget.LOCAL:
+        return {"compute": compute.target.value, **pool}
+    where: dict[str, Any] = {"target": compute.target.value, "connection": compute.connection, **compute.options}
+    if compute.queue is not None:
+        where["queue"] = compute.queue
+    if compute.spot is Spot.ONLY:
+        where["spot_only"] = True
+    limits = {name: limit for name in PhaseLimits.model_fields if (limit := getattr(compute.limits, name)) is not None}
+    arguments: dict[str, Any] = {"compute": where, "phase_timeouts": limits, **pool}
+    if hardware is not None:
+        arguments |= {"hardware": hardware, "max_cost": compute.max_cost}
+    return arguments

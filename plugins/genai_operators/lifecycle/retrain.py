@@ -68,7 +68,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             timeout=spec.train.timeout,
             reuse=REUSE,
             inlets=[dataset_asset(model)],
-            **workload_arguments(spec),
+            **workload_arguments(spec, hardware=decided["hardware"]),
         )
         trained: Any = fine_tune.output
         evaluate = EvaluateModelOperator(
@@ -81,7 +81,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             output_kind=spec.data.output.value,
             on_failure=spec.evaluate.on_failure.value,
             reuse=REUSE,
-            **workload_arguments(spec),
+            **workload_arguments(spec, hardware=decided["hardware"]),
         )
         evaluated: Any = evaluate.output
         register = RegisterModelOperator(

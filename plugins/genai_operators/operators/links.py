@@ -28,3 +28,23 @@ class ReportLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """Airflow asks on the worker, once the task has ended, and keeps the answer as an XCom. "" shows no link."""
         return operator.report_url if isinstance(operator, HasReport) else ""
+
+
+@runtime_checkable
+class HasRun(Protocol):
+    """An operator that knows, once it ran, where the details of its workload's run are read."""
+
+    run_url: str
+
+
+class RunLink(BaseOperatorLink):
+    """Opens the details of the run: attempts, phases, pods, cost, last lines."""
+
+    @property
+    def name(self) -> str:
+        """Text of the button."""
+        return "Run"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        """Airflow asks on the worker, once the task has ended, and keeps the answer as an XCom. "" shows no link."""
+        return operator.run_url if isinstance(operator, HasRun) else ""

@@ -15,7 +15,7 @@ from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.reports_app import report_url
-from genai_operators.spec.compute import ComputeTarget, GpuType
+from genai_operators.spec.compute import ComputeTarget
 from genai_operators.spec.evaluate import NewDataRule
 from genai_operators.spec.model import ModelSpec
 from genai_operators.store import Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from genai_operators.operators.gpu_choice import GpuChoice
+    from genai_operators.operators.ladders import Ladders
     from genai_operators.operators.plan_page import PlanPage
     from genai_operators.operators.retraining_reason import Reason
     from genai_operators.release.ledger import LedgerEntry
@@ -45,8 +46,9 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
     """Decide what a retraining does, write it to the log, and skip everything downstream on a dry run.
 
     What it decides is returned, so that every later task of the run sees the same, whatever the ledger says by then:
-    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run"}``. The page with
-    the plots (how soon a canary finds harm, what GPUs cost) is behind the link *Report*. ::
+    ``{"model", "cause", "champion", "recipe", "refresh", "seed", "rule_on_new", "runtime", "dry_run", "hardware"}``;
+    ``hardware`` is the URI of what the workloads ask a cluster for, ``None`` on this machine. The page with the plots
+    (how soon a canary finds harm, what GPUs cost) is behind the link *Report*. ::
 
         plan = PlanRetrainingOperator(task_id="plan", model="support_bot", spec=spec, plan_only="{{ params.dry_run }}")
         FineTuneOperator(task_id="fine_tune", recipe="{{ ti.xcom_pull(task_ids='plan')['recipe'] }}", ...)
@@ -124,8 +126,9 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         reason = reason_of(store, self.model, self.spec, champion=champion, by_policy=by_policy, now=now)
         decided = self._decide(context, champion, reason=reason)
         recipe = read_recipe(decided["recipe"], root=settings.project_root())
-        page, gpus = self._page(store, decided, champion=champion, recipe=recipe, reason=reason)
-        for line in self._lines(page, gpus):
+        ladders, gpus, note = self._hardware(store, recipe, champion=champion if decided["refresh"] else None)
+        page = self._page(store, decided, champion=champion, recipe=recipe, reason=reason, gpus=gpus, gpu_note=note)
+        for line in [*self._lines(page, gpus), *(ladders.lines() if ladders is not None else [])]:
             self.log.info("%s", line)
         self.report_url = report_url(page.save(store))
         if decided["dry_run"]:
@@ -135,7 +138,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             write_last_plan(store, self.model, spec=self.spec.to_json(), run=context["run_id"])
             if not by_policy:
                 note_request(store, self.model, champion=champion, run=context["run_id"], now=now)
-        return decided
+        saved = None if ladders is None or decided["dry_run"] else ladders.save(store, self.model)
+        return {**decided, "hardware": saved}
 
     def _decide(
         self, context: Context, champion: LedgerEntry | None, *, reason: Reason | None = None
@@ -175,15 +179,16 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         champion: LedgerEntry | None,
         recipe: Recipe,
         reason: Reason,
-    ) -> tuple[PlanPage, GpuChoice | None]:
+        gpus: GpuChoice | None,
+        gpu_note: str,
+    ) -> PlanPage:
         from genai_operators.operators.outlook import canary_forecast, canary_lines, recent_traffic
         from genai_operators.operators.plan_page import PlanPage
 
         canary = self.spec.canary
         against = f"champion v{champion.version}" if champion else "no champion"
         traffic = recent_traffic(store, champion, canary=canary)
-        gpus, note = self._gpus(store, recipe, champion=champion if decided["refresh"] else None)
-        page = PlanPage(
+        return PlanPage(
             model=self.model,
             subtitle=f"{decided['cause']} run, {against}; workloads run on {self.spec.compute.target}",
             reason=reason.text,
@@ -196,9 +201,8 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             deadline_s=canary.deadline.total_seconds(),
             forecast=canary_forecast(canary, traffic) if champion and traffic else None,
             gpus=gpus,
-            gpu_note=note,
+            gpu_note=gpu_note,
         )
-        return page, gpus
 
     def _workloads(
         self, store: Store, decided: dict[str, Any], *, against: str, base_model: str
@@ -214,19 +218,24 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         ]
         return [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows]
 
-    def _gpus(self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None) -> tuple[GpuChoice | None, str]:
-        """:param champion: given when it is refreshed."""
-        from genai_operators.hooks import settings
-        from genai_operators.operators.gpu_outlook import Training, binding_choice, gpu_outlook
+    def _hardware(
+        self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None
+    ) -> tuple[Ladders | None, GpuChoice | None, str]:
+        """What to ask a cluster for; on this machine only an outlook, and a note that says so.
 
-        compute = self.spec.compute
-        if compute.gpu.type is GpuType.NONE:
-            return None, "trains on CPUs, as the model file says"
+        :param champion: given when it is refreshed.
+        :raises ConfigurationError: see :func:`~genai_operators.operators.cluster_plan.cluster_plan`.
+        """
+        from genai_operators.hooks import settings
+        from genai_operators.operators.cluster_plan import cluster_plan
+        from genai_operators.operators.gpu_outlook import Training, gpu_outlook
+
         training = Training(recipe=recipe, champion=champion, files=self._files())
         root, today = settings.project_root(), datetime.now(UTC).date()
-        if compute.target is ComputeTarget.LOCAL:
-            return gpu_outlook(training, store=store, root=root, today=today)
-        return binding_choice(training, compute=compute, store=store, root=root, today=today)
+        if self.spec.compute.target is ComputeTarget.LOCAL:
+            return None, *gpu_outlook(training, store=store, root=root, today=today)
+        ladders, choice = cluster_plan(training, compute=self.spec.compute, store=store, root=root, today=today)
+        return ladders, choice, ""
 
     def _files(self) -> list[str]:
         extra = [] if self.extra_data in (None, "", "None") else [str(self.extra_data)]

@@ -13,18 +13,28 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowSkipException
 
 from genai_operators.compute import attempts
+from genai_operators.compute.budget import find_spent
 from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Artifact, Result, Workload
 from genai_operators.compute.ending import error_class
 from genai_operators.compute.owners import Owner
+from genai_operators.compute.reach import bring_within_reach
 from genai_operators.compute.standing import LIMITED_PHASES, Limits
 from genai_operators.compute.watch import WorkloadSubject
 from genai_operators.decisions.verdict import Outcome, Verdict
-from genai_operators.exceptions import ConfigurationError, GateFailed, WorkloadFailed, WorkloadTimeout
+from genai_operators.exceptions import (
+    ClusterUnavailable,
+    ConfigurationError,
+    GateFailed,
+    GenaiError,
+    WorkloadFailed,
+    WorkloadTimeout,
+)
 from genai_operators.operators import lineage
-from genai_operators.operators.links import ReportLink
+from genai_operators.operators.links import ReportLink, RunLink
+from genai_operators.operators.placement import HardwareLike, place
 from genai_operators.operators.retry import FailureRetryPolicy
-from genai_operators.reports_app import report_url
+from genai_operators.reports_app import report_url, run_url
 from genai_operators.store import Store, canonical_json
 
 if TYPE_CHECKING:
@@ -32,6 +42,8 @@ if TYPE_CHECKING:
 
 OnFailure = Literal["fail", "warn", "skip", "ask"]
 STATUS_TIMEOUT = "timeout"
+#: How long polls may go on failing (the store or the cluster is away) before the wait itself fails.
+POLL_PATIENCE_S = 300.0
 LARGEST_REFERENCE_BYTES = 2048
 ACCEPT, REJECT = "Continue", "Stop"
 
@@ -60,6 +72,10 @@ class WorkloadOperator(BaseOperator):
     whatever :meth:`finish` adds, at most 2 kB.
 
     :param compute: where it runs: a target's name or ``{"target": ..., settings}``.
+    :param hardware: what it asks a cluster for, see :class:`~genai_operators.compute.resources.Resources`: a mapping;
+        a list, the preferred first and what to fall back to after it; or the URI that the plan returned. Templated.
+    :param max_cost: most that the workload may cost, over all its attempts, in the price file's currency. At the limit
+        it checkpoints and stops. Templated.
     :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
     :param reuse: ``False`` computes once more for every DAG run, even when nothing changed. Templated.
     :param timeout: how long this try may wait for the workload. Then it is asked to checkpoint and stop, and
@@ -77,13 +93,15 @@ class WorkloadOperator(BaseOperator):
     #: Verdicts that are against it. Silence is: what could not be judged does not pass.
     blocking_outcomes: ClassVar[frozenset[Outcome]] = frozenset({Outcome.FAIL, Outcome.INCONCLUSIVE})
 
-    template_fields: Sequence[str] = ("store", "reuse")
-    operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
+    template_fields: Sequence[str] = ("store", "reuse", "hardware", "max_cost")
+    operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(), RunLink())
 
     def __init__(
         self,
         *,
         compute: str | Mapping[str, Any] = "local",
+        hardware: HardwareLike = None,
+        max_cost: float | str | None = None,
         store: str | None = None,
         reuse: bool | str = True,
         timeout: timedelta | None = None,
@@ -102,6 +120,8 @@ class WorkloadOperator(BaseOperator):
         if unknown := sorted(set(phase_timeouts or {}) - LIMITED_PHASES):
             raise ValueError(f"phase_timeouts names {unknown[0]!r}; phases are {', '.join(sorted(LIMITED_PHASES))}")
         self.compute = compute
+        self.hardware = hardware
+        self.max_cost = max_cost
         self.store = store
         self.reuse = reuse
         self.timeout = timeout
@@ -110,6 +130,7 @@ class WorkloadOperator(BaseOperator):
         self.on_failure: OnFailure = on_failure
         self.deferrable = deferrable
         self.report_url = ""
+        self.run_url = ""
         self._lineage: tuple[Mapping[str, Artifact], Mapping[str, Artifact]] = ({}, {})
 
     # --- what a subclass says ----------------------------------------------------------------------------------
@@ -134,17 +155,26 @@ class WorkloadOperator(BaseOperator):
         if joined.result is not None and not joined.returning:
             self._log_reuse(store, joined.directory, joined.result)
             return self._conclude(context, store, joined.directory, joined.result)
+        placement = place(
+            compute=self.compute,
+            hardware=self.hardware,
+            max_cost=self.max_cost,
+            kind=workload.kind,
+            environment=self.environment,
+        )
+        if placement.is_elsewhere:
+            self._log_lines(bring_within_reach(store, workload))
         arguments: dict[str, Any] = {
             "store": store.uri,
             "directory": joined.directory,
-            "backend": self._backend(),
+            **placement.arguments(),
             "owner": owner.to_json(),
             "after": joined.after,
             "limits": self._limits(),
         }
         subject = WorkloadSubject(**arguments)
         self.log.info("workload %s at %s", joined.directory, store.uri_of(joined.directory))
-        self._log_lines(subject.start().lines)
+        self._start(subject)
         deadline = time.time() + self.timeout.total_seconds() if self.timeout else None
         if self.deferrable:
             self._defer(arguments, owner, deadline)
@@ -165,15 +195,32 @@ class WorkloadOperator(BaseOperator):
         )
         raise AssertionError("defer() always raises")
 
+    def _start(self, subject: WorkloadSubject) -> None:
+        """Take the first step. A cluster that does not answer now is asked again by whoever waits."""
+        try:
+            self._log_lines(subject.start().lines)
+        except ClusterUnavailable as error:
+            self.log.warning("%s: %s; looking again", type(error).__name__, error)
+
     def _wait(self, subject: WorkloadSubject, deadline: float | None) -> dict[str, Any]:
         """What the trigger does, on the worker."""
+        failing_since: float | None = None
         while deadline is None or time.time() <= deadline:
-            poll = subject.poll()
+            try:
+                poll = subject.poll()
+                failing_since = None
+            except GenaiError as error:
+                failing_since = failing_since or time.monotonic()
+                if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
+                    raise
+                self.log.warning("%s: %s; looking again", type(error).__name__, error)
+                time.sleep(self.poll_interval)
+                continue
             self._log_lines(poll.lines)
             if poll.settled is not None:
                 return poll.settled
             if not poll.more:
-                time.sleep(self.poll_interval)
+                time.sleep(self.poll_interval if poll.next_s is None else poll.next_s)
         return {"status": STATUS_TIMEOUT}
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -210,6 +257,7 @@ class WorkloadOperator(BaseOperator):
             "outputs": {name: artifact.to_json() for name, artifact in result.outputs.items()},
             "verdict": None if result.verdict is None else str(result.verdict.outcome),
             "report": result.report_uri,
+            **self._cost(store, directory),
             **self.finish(context, result),
         }
         if (size := len(canonical_json(reference))) > LARGEST_REFERENCE_BYTES:
@@ -222,11 +270,20 @@ class WorkloadOperator(BaseOperator):
             return reference
         return self._object(context, verdict, reference, store=store.uri, directory=directory)
 
+    def _cost(self, store: Store, directory: str) -> dict[str, Any]:
+        """What all attempts together have cost; nothing where that is not known (this machine is there anyway)."""
+        spent = find_spent(store, directory)
+        if spent is None:
+            return {}
+        self.log.info("%s", spent.describe())
+        return {"cost": round(spent.cost, 4), "currency": spent.currency, "gpu_hours": round(spent.gpu_hours, 4)}
+
     def _remember(self, store: Store, directory: str, result: Result) -> None:
         """For the log, the report link and the lineage event, all of which come after this process did the work."""
         spec = store.get_json(f"{directory}/spec.json")
         inputs = {name: Artifact.from_json(artifact) for name, artifact in spec["inputs"].items()}
         self._lineage = (inputs, result.outputs)
+        self.run_url = run_url(directory)
         if result.report_uri is not None:
             self.report_url = report_url(store.path_of(result.report_uri))
         figures = ", ".join(f"{name} {value:.4g}" for name, value in sorted(result.metrics.items()))
@@ -283,15 +340,6 @@ class WorkloadOperator(BaseOperator):
         from genai_operators.hooks import settings
 
         return Store.open(self.store or settings.store_uri())
-
-    def _backend(self) -> dict[str, Any]:
-        """What :func:`~genai_operators.compute.backends.open_backend` opens, here and in the triggerer."""
-        description = {"target": self.compute} if isinstance(self.compute, str) else dict(self.compute)
-        if description.get("target") == "local" and self.environment == "workload" and "python" not in description:
-            from genai_operators.hooks import settings
-
-            description["python"] = settings.local_compute().workload_python
-        return description
 
     def _limits(self) -> dict[str, Any]:
         seconds: dict[str, Any] = {

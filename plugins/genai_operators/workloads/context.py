@@ -20,6 +20,8 @@ from genai_operators.report import Page
 from genai_operators.store import MANIFEST_NAME, Manifest, Store, directory_manifest, locate, sha256_file
 
 PROGRESS_PREFIX = "::progress "
+#: Copies of inputs that lie where a pod cannot look, by digest.
+INPUTS_PREFIX = "inputs"
 KEPT_CHECKPOINTS = 2  # of one attempt: the newest may be damaged, then the one before it counts
 
 
@@ -111,9 +113,15 @@ class Context:
         params: Mapping[str, Any],
         inputs: Mapping[str, InputArtifact],
         scratch: Path,
+        store_elsewhere: str | None = None,
     ) -> None:
-        """:param directory: ``workloads/<kind>/<fingerprint>``, relative to ``store``."""
+        """
+        :param directory: ``workloads/<kind>/<fingerprint>``, relative to ``store``.
+        :param store_elsewhere: the same store's URI for those who specified the workload and read its result, where
+            that differs from ours.
+        """
         self.store = store
+        self.store_elsewhere = store_elsewhere or store.uri
         self.directory = directory
         self.attempt = attempt
         self.params = params
@@ -135,7 +143,7 @@ class Context:
             raise BadWorkload(f"{self.directory} has no input {name!r}; it has {sorted(self.inputs) or 'none'}")
         artifact = self.inputs[name]
         target = self.scratch / "inputs" / name
-        store, path = locate(artifact.uri)
+        store, path = self._find(artifact)
         if store.exists(path):
             target = target / path
             if not target.exists():
@@ -152,6 +160,19 @@ class Context:
                 f"expected {artifact.digest[:12]}). Run the task again: it will specify a new workload."
             )
         return target
+
+    def uri_of(self, path: str) -> str:
+        """URI of an object of the store, for those who read the result."""
+        return f"{self.store_elsewhere}/{path}"
+
+    def _find(self, artifact: InputArtifact) -> tuple[Store, str]:
+        """Where it lies: within our store, as a copy in it (of what lies on another host), or where its URI says."""
+        if artifact.uri.startswith(f"{self.store_elsewhere}/"):
+            return self.store, artifact.uri.removeprefix(f"{self.store_elsewhere}/")
+        copies = self.store.list_names(f"{INPUTS_PREFIX}/{artifact.digest}")
+        if copies:
+            return self.store, f"{INPUTS_PREFIX}/{artifact.digest}/{copies[0]}"
+        return locate(artifact.uri)
 
     def log(self, line: str) -> None:
         """One line for the task log. Never text of a user."""
