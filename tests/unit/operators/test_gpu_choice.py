@@ -251,7 +251,8 @@ class TestOutlook:
 def finished(store: Store, name: str, *, peak: float, resources: Resources, seconds: float = 60.0) -> Result:
     """A fine-tuning that ended."""
     directory = f"workloads/fine_tune/{name}"
-    store.put_json(f"{directory}/attempts/1/claim.json", {"resources": resources.to_json()})
+    for number in (1, 2):
+        store.put_json(f"{directory}/attempts/{number}/claim.json", {"resources": resources.to_json()})
     metrics = {"train_rows": 8000.0, "train_tokens": 4_800_000.0, "longest_row_tokens": 2048.0, "train_steps": 500.0}
     return Result(
         attempt=1,
