@@ -20,12 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from genai_operators.compute.beginning import Refused, Start, begin, is_superseded
 from genai_operators.compute.contract import RECORD_VERSION, Attempt
 from genai_operators.compute.ending import Disposition, Ending
+from genai_operators.compute.environment import workload_environment
 from genai_operators.compute.gpu_use import GpuMeter
 from genai_operators.compute.process import (
     Guard,
@@ -56,10 +56,6 @@ TICK_S = 0.2
 PIPE_CLOSE_S = 5.0
 LONGEST_LINE = 8 * 1024
 QUEUED_LINES = 10_000
-#: Rows of one GPU at a time, where the claim says so.
-MICRO_BATCH_VARIABLE = "GENAI_MICRO_BATCH"
-#: Never handed to the workload: it has no business with Airflow's secrets.
-PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
 
 
 class Supervisor:
@@ -104,7 +100,8 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         kills_before = oom_kills()
         try:
-            child = spawn_bound(self._command, env=self._environment(), cwd=self._scratch)
+            environment = workload_environment(self._attempt, scratch=self._scratch)
+            child = spawn_bound(self._command, env=environment, cwd=self._scratch)
         except OSError as error:
             self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))
             remove_scratch(self._attempt, start=start.number)
@@ -137,21 +134,6 @@ class Supervisor:
             heartbeat = self._store.find_json(self._attempt.path("heartbeat.json")) or {"beat": 0}
             self._beats = self._first_beat = int(heartbeat["beat"]) + 1
         self._scratch.mkdir(parents=True, mode=0o700)
-
-    def _environment(self) -> dict[str, str]:
-        package_parent = str(Path(__file__).resolve().parents[2])
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_VARIABLES)}
-        claim = self._store.find_json(self._attempt.path("claim.json")) or {}
-        micro_batch = (claim.get("resources") or {}).get("micro_batch")
-        return {
-            **kept,
-            **({MICRO_BATCH_VARIABLE: str(micro_batch)} if micro_batch else {}),
-            "GENAI_WORKLOAD_URI": self._store.uri_of(self._attempt.directory),
-            "GENAI_ATTEMPT": str(self._attempt.number),
-            "GENAI_SCRATCH": str(self._scratch),
-            "PYTHONPATH": os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH")))),
-            "PYTHONUNBUFFERED": "1",
-        }
 
     # --- while it runs -----------------------------------------------------------------------------------------
 
@@ -334,7 +316,7 @@ class Supervisor:
         return True
 
 
-def main(arguments: Sequence[str]) -> int:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Command line: which attempt of which workload, and the command that computes it."""
     parser = argparse.ArgumentParser(description="Run one attempt of a workload.")
     parser.add_argument("--store", required=True, help="URI of the store")
@@ -344,7 +326,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--incarnation", help="names this process among those that the platform starts for the attempt")
     parser.add_argument("--detach", action="store_true", help="leave the caller's process tree first")
     parser.add_argument("command", nargs="+", help="what computes it, after --")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the attempt that the command line names."""
+    options = parse(arguments)
     if options.detach:
         _detach()
     attempt = Attempt(store=Store.open(options.store), directory=options.directory, number=options.attempt)

@@ -41,6 +41,7 @@ from genai_operators.exceptions import (
 )
 from genai_operators.store import Store, directory_manifest
 from genai_operators.workloads.context import Context, InputArtifact, StoppedResumably, WorkloadOutput
+from genai_operators.workloads.ranks import Rank
 
 WorkloadFunction = Callable[[Context], WorkloadOutput]
 
@@ -73,13 +74,21 @@ EXTRA_WORKLOADS_VARIABLE = "GENAI_EXTRA_WORKLOADS"
 
 def main(environment: Mapping[str, str]) -> int:
     """Run one attempt; returns the exit code of the process."""
+    node, rank = Path(environment["GENAI_SCRATCH"]), Rank.of(environment)
+    code = run(environment, rank=rank, scratch=rank.scratch(node))
+    rank.note_exit(node, code)
+    return code
+
+
+def run(environment: Mapping[str, str], *, rank: Rank, scratch: Path) -> int:
+    """Compute; publish, unless another process speaks for all; returns the exit code."""
     started = time.monotonic()
-    scratch = Path(environment["GENAI_SCRATCH"])
     try:
         context, kind = open_context(environment, scratch=scratch)
         signal.signal(signal.SIGTERM, lambda *_: context.request_stop())
         output = load_kind(kind, environment)(context)
-        publish(context, kind=kind, output=output, seconds=time.monotonic() - started)
+        if rank.speaks:
+            publish(context, kind=kind, output=output, seconds=time.monotonic() - started)
     except StoppedResumably:
         return EXIT_RESUMABLE
     except Exception as error:  # noqa: BLE001  the edge of the process: all become an exit code and error.json
@@ -107,6 +116,7 @@ def open_context(environment: Mapping[str, str], *, scratch: Path) -> tuple[Cont
         params=params,
         inputs=inputs,
         scratch=scratch,
+        store_elsewhere=environment.get("GENAI_STORE_URI"),
     )
     return context, kind
 
@@ -130,7 +140,7 @@ def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: flo
     outputs: dict[str, dict[str, str]] = {}
     for name, folder in output.outputs.items():
         local, prefix = context.output / folder, f"{base}/{folder}".rstrip("/")
-        outputs[name] = {"uri": context.store.uri_of(prefix), "digest": directory_manifest(local).digest}
+        outputs[name] = {"uri": context.uri_of(prefix), "digest": directory_manifest(local).digest}
         context.store.upload_directory(local, prefix)
     report_path = f"{context.directory}/report.html"
     if output.report is not None:
@@ -142,7 +152,7 @@ def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: flo
         "verdict": output.verdict.to_json() if output.verdict is not None else None,
         "outputs": outputs,
         "metrics": {**output.metrics, **gpu_memory_peaks()},
-        "report_uri": context.store.uri_of(report_path) if output.report is not None else None,
+        "report_uri": context.uri_of(report_path) if output.report is not None else None,
         "seconds": round(seconds, 3),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

@@ -29,6 +29,7 @@ from genai_operators.spec.recipe import LearningRateSchedule, Recipe
 from genai_operators.workloads.batching import BatchSplit, asked_micro_batch, split_batch
 from genai_operators.workloads.context import Context, StoppedResumably
 from genai_operators.workloads.encoding import Example, collate
+from genai_operators.workloads.ranks import agree, await_all, this_rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState
@@ -75,7 +76,7 @@ def train(
     watcher = _Watcher(context, tokens_per_row=tokens / len(rows), split=split)
     trainer = Trainer(
         model=model,
-        args=_arguments(recipe, split, seed=seed, folder=context.scratch / "trainer"),
+        args=_arguments(recipe, split, seed=seed, folder=this_rank().node(context.scratch) / "trainer"),
         train_dataset=rows,
         data_collator=partial(collate, pad_token_id=pad_token_id),
         callbacks=[watcher],
@@ -152,7 +153,8 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
         self._context.progress(phase="train", step=state.global_step, total=state.max_steps, batch=split.per_device)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._context.stop_requested() and state.global_step < state.max_steps:
+        asked = agree(self._context.stop_requested(), device=args.device)  # all stop after the same step, or none can
+        if asked and state.global_step < state.max_steps:
             self.stopped_at = state.global_step
             control.should_save = True
             control.should_training_stop = True
@@ -185,5 +187,11 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        self._context.checkpoints.save(state.global_step, folder)
-        shutil.rmtree(folder)
+        began = time.monotonic()
+        await_all()  # each process adds its own random state
+        if this_rank().speaks:
+            self._context.checkpoints.save(state.global_step, folder)
+            self._context.progress(checkpoint_seconds=round(time.monotonic() - began, 3))
+        await_all()
+        if this_rank().local == 0:
+            shutil.rmtree(folder, ignore_errors=True)

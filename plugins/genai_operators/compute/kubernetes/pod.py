@@ -156,6 +156,7 @@ def environment(request: PodRequest) -> list[dict[str, Any]]:
         "TMPDIR": SCRATCH,
         "HF_HOME": f"{SCRATCH}/huggingface",
         "GENAI_SCRATCH_ROOT": f"{SCRATCH}/attempts",
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": f"{request.grace_s:.0f}",  # torchrun's own is 30 s
     }
     told = {"POD_UID": "metadata.uid", "POD_NAME": "metadata.name", "NODE_NAME": "spec.nodeName"}
     variables: list[dict[str, Any]] = [

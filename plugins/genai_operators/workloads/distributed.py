@@ -1,0 +1,97 @@
+"""A workload on several GPUs or nodes: ``python -m genai_operators.workloads.distributed`` runs torchrun.
+
+torchrun reads its place from ``PET_*`` variables and tells one exit code for everything that goes wrong. This process
+stands above it: it hands a SIGTERM down, and ends with the code, and leaves the ``error.json``, of the process that
+failed first, so that nobody above has to know that there were several.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from genai_operators.workloads.main import EXIT_RESUMABLE
+from genai_operators.workloads.ranks import EXITS, Rank
+
+MODULE = "genai_operators.workloads.main"
+KILLED = 128 + signal.SIGKILL
+#: How gloo and NCCL say that a process at the other end is gone.
+LOST_ANOTHER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited",
+    "Broken pipe",
+    "ncclRemoteError",
+    "ncclSystemError",
+)
+
+
+def main(environment: Mapping[str, str]) -> int:
+    """Run all local processes; returns what they come to."""
+    node = Path(environment["GENAI_SCRATCH"])
+    child = subprocess.Popen(torchrun_command(environment), env=dict(environment))
+
+    def hand_down(number: int, _frame: FrameType | None) -> None:
+        if child.poll() is None:
+            child.send_signal(number)
+
+    signal.signal(signal.SIGTERM, hand_down)
+    signal.signal(signal.SIGINT, hand_down)
+    return conclude(node, torchrun_code=child.wait(), processes=int(environment.get("PET_NPROC_PER_NODE", "1")))
+
+
+def torchrun_command(environment: Mapping[str, str]) -> list[str]:
+    """No restarts of its own: whoever runs the attempt decides that. Only the first process speaks in the log."""
+    alone = [] if int(environment.get("PET_NNODES", "1")) > 1 else ["--standalone"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *alone]
+    return [*torchrun, "--max-restarts", "0", "--local-ranks-filter", "0", "--module", MODULE]
+
+
+def conclude(node: Path, *, torchrun_code: int, processes: int) -> int:
+    """One exit code for all local processes. :param node: the scratch folder of the node.
+
+    A process that failed by itself is the reason. One that left no word was killed; that others then lost it is no
+    reason of theirs. Of the rest all stopped as they were asked to.
+    """
+    if torchrun_code == 0:
+        return 0
+    codes = read_exits(node)
+    failed = [local for local, code in codes.items() if code not in (0, EXIT_RESUMABLE)]
+    blamed = [local for local in failed if not lost_another(read_error(node, local))]
+    if not blamed and len(codes) < processes:
+        return KILLED
+    if not failed:
+        return EXIT_RESUMABLE if EXIT_RESUMABLE in codes.values() else torchrun_code
+    reason = (blamed or failed)[0]
+    if reason:
+        (node / "error.json").write_text(json.dumps(read_error(node, reason)), encoding="utf-8")
+    return codes[reason]
+
+
+def read_exits(node: Path) -> dict[int, int]:
+    """Local rank -> exit code, of those that could say, in the order in which they ended."""
+    folder = node / EXITS
+    files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+    return {int(path.name): int(path.read_text(encoding="ascii")) for path in files}
+
+
+def read_error(node: Path, local: int) -> dict[str, str]:
+    """What a local process wrote before it failed; empty where it could not."""
+    path = Rank(local=local).scratch(node) / "error.json"
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def lost_another(error: Mapping[str, str]) -> bool:
+    """Whether it failed because another process had gone."""
+    return any(words in error.get("message", "") for words in LOST_ANOTHER)
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))
