@@ -11,7 +11,16 @@ from tests.fakes.kubernetes import errors
 from tests.fakes.kubernetes.defaults import set_defaults
 from tests.fakes.kubernetes.deletion import is_terminal
 from tests.fakes.kubernetes.job_pods import label_job
-from tests.fakes.kubernetes.kinds import JOBS, NAMESPACES, PODS, QUOTAS, Kind, Object
+from tests.fakes.kubernetes.kinds import (
+    JOBS,
+    NAMESPACES,
+    PODS,
+    PRIORITY_CLASSES,
+    QUOTAS,
+    SERVICE_ACCOUNTS,
+    Kind,
+    Object,
+)
 from tests.fakes.kubernetes.quantities import add_up, pod_requests, quantity, written
 from tests.fakes.kubernetes.schema import findings, prune
 from tests.fakes.kubernetes.storage import Store, copy_of, random_suffix
@@ -29,7 +38,7 @@ class Admission:
         self.mutators: list[Mutator] = []
 
     def prepare(self, kind: Kind, namespace: str, given: Object, query: Mapping[str, str]) -> tuple[Object, list[str]]:
-        """A new object as it will be stored, and warnings. Raises 400, 403, 404 and 422."""
+        """A new object as it will be stored, and warnings. Raises 400, 403, 404 and 422 (409 comes from the store)."""
         made = copy_of(given)
         meta = made.setdefault("metadata", {})
         if kind.namespaced:
@@ -37,6 +46,20 @@ class Admission:
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"][:58] + random_suffix()
         warnings = _check_schema(kind, made, query.get("fieldValidation", "Warn"))
+        self._fill_in(kind, made)
+        if not meta.get("name"):
+            raise errors.invalid(
+                kind, "", [("metadata.name", "FieldValueRequired", "Required value: name or generateName is required")]
+            )
+        if causes := check(kind, made):
+            raise errors.invalid(kind, meta["name"], causes)
+        if kind is PODS:
+            self._check_references(made)
+        self._check_quota(kind, made)  # before the name is looked at: a full quota hides that it is taken
+        return made, warnings
+
+    def _fill_in(self, kind: Kind, made: Object) -> None:
+        meta = made["metadata"]
         for name in ("uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "selfLink", "generation"):
             meta.pop(name, None)
         if kind.status:
@@ -47,16 +70,6 @@ class Admission:
             label_job(made)
         for mutate in self.mutators:
             mutate(kind, made)
-        if not meta.get("name"):
-            raise errors.invalid(
-                kind, "", [("metadata.name", "FieldValueRequired", "Required value: name or generateName is required")]
-            )
-        if causes := check(kind, made):
-            raise errors.invalid(kind, meta["name"], causes)
-        if self._store.find(kind, meta.get("namespace", ""), meta["name"]) is not None:
-            raise errors.already_exists(kind, meta["name"])
-        self._check_quota(kind, made)
-        return made, warnings
 
     def create(self, kind: Kind, given: Object) -> Object:
         """How controllers create: through the same door. Raises as :meth:`prepare`."""
@@ -95,6 +108,22 @@ class Admission:
             raise errors.bad_request(message)
         if self._store.find(NAMESPACES, "", namespace) is None:
             raise errors.not_found(NAMESPACES, namespace)
+
+    def _check_references(self, pod: Object) -> None:
+        """What a pod names must exist already: its service account and its priority."""
+        spec, meta = pod["spec"], pod["metadata"]
+        account = spec.setdefault("serviceAccountName", "default")
+        spec["serviceAccount"] = account
+        if self._store.find(SERVICE_ACCOUNTS, meta["namespace"], account) is None:
+            where = f"error looking up service account {meta['namespace']}/{account}"
+            raise errors.forbidden(PODS, meta["name"], f'{where}: serviceaccount "{account}" not found')
+        priority = spec.get("priorityClassName")
+        if priority:
+            found = self._store.find(PRIORITY_CLASSES, "", priority)
+            if found is None:
+                why = f"no PriorityClass with name {priority} was found"
+                raise errors.forbidden(PODS, meta["name"], why)
+            spec["priority"] = found["value"]
 
     # --- quota -------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ class Api:
         """Answer one request."""
         try:
             await self._handle(request, reply)
+        except errors.NoSuchPath as refusal:
+            reply.send(refusal.code, refusal.body)
         except errors.ApiError as refusal:
             reply.send(refusal.code, refusal.status(), refusal.headers)
 
@@ -91,7 +93,7 @@ class Api:
     def _discover(self, request: Request, reply: Reply) -> None:
         document = discovery.answer(request.path, without=self.without, version=self.version)
         if document is None:
-            raise errors.no_such_path()
+            raise errors.NoSuchPath()
         reply.send(200, document)
 
     def _target(self, path: str) -> Target | None:
@@ -107,7 +109,7 @@ class Api:
             namespace, rest = rest[1], rest[2:]
         kind = find_kind(group, version, rest[0])
         if kind is None or group in self.without or (namespace and not kind.namespaced):
-            raise errors.no_such_path()
+            raise errors.NoSuchPath()
         name, subresource = [*rest[1:], "", ""][:2]
         return Target(kind, namespace, name, subresource)
 
@@ -132,7 +134,7 @@ class Api:
             self._review(target, request, reply, user)
             return
         if target.subresource not in ("", "status") and (target.kind, target.subresource) != (PODS, "eviction"):
-            raise errors.no_such_path()
+            raise errors.NoSuchPath()
         handlers: dict[str, Callable[[Target, Request, Reply], Awaitable[None]]] = {
             "create": self._create, "get": self._get, "list": self._list, "update": self._update,
             "patch": self._patch, "delete": self._delete, "deletecollection": self._delete_collection,
@@ -156,6 +158,8 @@ class Api:
         made, warnings = self.admission.prepare(target.kind, target.namespace, body, request.query)
         _warn(reply, warnings)
         if request.query.get("dryRun") == "All":
+            if self.store.find(target.kind, target.namespace, made["metadata"]["name"]) is not None:
+                raise errors.already_exists(target.kind, made["metadata"]["name"])
             reply.send(201, made | {"metadata": made["metadata"] | {"creationTimestamp": now()}})
             return
         reply.send(201, self.store.create(target.kind, made))

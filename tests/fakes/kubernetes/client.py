@@ -172,6 +172,17 @@ class ControlClient:
             allocatable=shape.allocatable,
         )
 
+    def scale_up(self, shape: NodeShape, *, after_s: float) -> None:
+        """An autoscaler says ``TriggeredScaleUp`` to the pods that wait, and brings the node later."""
+        self.call(
+            "scale_up",
+            name=shape.name,
+            labels=shape.labels,
+            taints=list(shape.taints),
+            allocatable=shape.allocatable,
+            after_s=after_s,
+        )
+
     def delay_scheduling(self, seconds: float) -> None:
         """Every new pod waits so long for the scheduler."""
         self.call("delay_scheduling", seconds=seconds)

@@ -43,7 +43,8 @@ class Control:
 
     def figures(self) -> dict[str, Any]:
         """Objects ever created by kind, requests by verb and resource, open watches, processes that run."""
-        running = [run for run in self._cluster.kubelets.runs.values() if run.container is not None]
+        containers = [run.container for run in self._cluster.kubelets.runs.values()]
+        running = [one for one in containers if one is not None and not one.ended]
         return {
             "created": dict(self._cluster.store.created),
             "requests": dict(self._cluster.gate.requests),
@@ -115,6 +116,17 @@ class Control:
     ) -> None:
         """A scale-up."""
         self._cluster.add_node(NodeShape(name, labels, tuple(taints), allocatable))
+
+    def scale_up(
+        self,
+        name: str,
+        labels: dict[str, str],
+        taints: list[dict[str, str]],
+        allocatable: dict[str, str],
+        after_s: float,
+    ) -> None:
+        """An autoscaler promises a node to every pod that waits, and brings it after a while."""
+        self._nodes.scale_up(NodeShape(name, labels, tuple(taints), allocatable), after_s)
 
     def delay_scheduling(self, seconds: float) -> None:
         """Every new pod waits so long before the scheduler looks at it."""

@@ -1,9 +1,9 @@
-"""Dynamic resource allocation as far as a pod with a claim template needs it: claims made, counted per node."""
+"""What a pod needs besides room: volumes that are claimed, and devices by claim (dynamic resource allocation)."""
 
 from __future__ import annotations
 
 from tests.fakes.kubernetes.deletion import is_terminal
-from tests.fakes.kubernetes.kinds import CLAIM_TEMPLATES, PODS, RESOURCE_CLAIMS, Object
+from tests.fakes.kubernetes.kinds import CLAIM_TEMPLATES, CLAIMS, NODES, PODS, RESOURCE_CLAIMS, Object
 from tests.fakes.kubernetes.storage import Store, copy_of
 
 #: Node label that says how many devices a node offers through claims; without it a node offers its GPUs.
@@ -17,7 +17,12 @@ class Devices:
         self._store = store
 
     def trouble(self, pod: Object) -> str | None:
-        """Why the pod cannot be scheduled anywhere yet: a template that does not exist."""
+        """Why the pod cannot be scheduled anywhere yet: a volume's claim or a template that does not exist."""
+        for volume in pod["spec"].get("volumes") or []:
+            name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+            if name and self._store.find(CLAIMS, pod["metadata"]["namespace"], name) is None:
+                nodes = len(self._store.all(NODES))
+                return f'0/{nodes} nodes are available: persistentvolumeclaim "{name}" not found.'
         for claim in pod["spec"].get("resourceClaims") or []:
             name = claim.get("resourceClaimTemplateName")
             if name and self._store.find(CLAIM_TEMPLATES, pod["metadata"]["namespace"], name) is None:

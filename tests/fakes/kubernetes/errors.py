@@ -45,9 +45,13 @@ def not_found(kind: Kind, name: str) -> ApiError:
     return ApiError(404, "NotFound", f'{kind.resource} "{name}" not found', details=_about(kind, name))
 
 
-def no_such_path() -> ApiError:
-    """No such resource, e.g. of a group that is not installed. The real body is plain text; clients see only 404."""
-    return ApiError(404, "NotFound", "the server could not find the requested resource")
+class NoSuchPath(ApiError):
+    """No such resource, e.g. of a group that is not installed: the one refusal without a ``Status``."""
+
+    body = b"404 page not found\n"
+
+    def __init__(self) -> None:
+        super().__init__(404, "NotFound", "the server could not find the requested resource")
 
 
 def already_exists(kind: Kind, name: str) -> ApiError:

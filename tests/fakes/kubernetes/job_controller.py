@@ -213,6 +213,8 @@ class JobController:
         if spec.get("completions") is not None:
             left = min(left, spec["completions"] - status.get("succeeded", 0))
         missing = left - occupied
+        if job["metadata"].get("deletionTimestamp"):
+            return 0
         if missing < 0:
             for pod in pods.active[missing:]:
                 self._delete_pod(job, pod, counted=False)

@@ -70,6 +70,9 @@ class Kubelets:
             return
         if change.type == "DELETED":
             run.kill()
+            if run.stuck:  # removed by force: nothing is left to be stuck
+                run.stuck = False
+                run.resume()
         elif pod["metadata"].get("deletionTimestamp") and not (run.stopping and run.finished):
             self._stop(run, pod)
 

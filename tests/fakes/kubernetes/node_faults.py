@@ -8,6 +8,7 @@ from tests.fakes.kubernetes.cluster import Cluster
 from tests.fakes.kubernetes.controller import Recorder, run_guarded
 from tests.fakes.kubernetes.deletion import delete, is_terminal, set_condition
 from tests.fakes.kubernetes.kinds import NODES, PODS, Object
+from tests.fakes.kubernetes.settings import NodeShape
 
 _UNREACHABLE = "node.kubernetes.io/unreachable"
 
@@ -18,6 +19,7 @@ class NodeFaults:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._events = Recorder(cluster.store, "node-controller")
+        self._autoscaler = Recorder(cluster.store, "cluster-autoscaler")
 
     def lose(self, node: str, *, kill: bool, evict_after_s: float, collect_after_s: float | None) -> None:
         """The node goes silent.
@@ -38,6 +40,15 @@ class NodeFaults:
             self._events.event(pod, "NodeNotReady", "Node is not ready", warning=True)
         loop = asyncio.get_running_loop()
         loop.call_later(evict_after_s, run_guarded, lambda: self._evict(node, collect_after_s))
+
+    def scale_up(self, shape: NodeShape, after_s: float) -> None:
+        """Say so in the events of the pods that wait, then add the node."""
+        message = f"pod triggered scale-up: [{{{shape.name}-group 0->1 (max: 8)}}]"
+        for pod in self._cluster.store.all(PODS):
+            if not pod["spec"].get("nodeName") and not is_terminal(pod):
+                self._autoscaler.event(pod, "TriggeredScaleUp", message)
+        loop = asyncio.get_running_loop()
+        loop.call_later(after_s, run_guarded, lambda: self._cluster.add_node(shape))
 
     def heal(self, node: str) -> None:
         """The kubelet is back: it reports, and kills what nobody wants any more."""

@@ -17,6 +17,8 @@ from tests.fakes.kubernetes.settings import Image
 from tests.fakes.kubernetes.storage import Store
 
 _REFERENCE = re.compile(r"\$(\$|\((?P<name>[-._A-Za-z][-._A-Za-z0-9]*)\))")
+#: Limits of a termination message, as the kubelet cuts one that it takes from the log.
+LONGEST_MESSAGE, MESSAGE_LINES = 2048, 80
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 
 
@@ -83,6 +85,7 @@ class Rewriter:
             if not folder.exists():
                 folder.mkdir()
             mounts.append((mount["mountPath"].rstrip("/"), str(folder).rstrip("/")))
+        mounts.append((container["terminationMessagePath"], str(folders.root / container["name"])))
         self._mounts = sorted(mounts, key=lambda pair: -len(pair[0]))
         self._keep = tuple(keep)
         subdomain = pod["spec"].get("subdomain")
@@ -175,6 +178,18 @@ def _field(pod: Object, path: str) -> str:
     for step in path.split("."):
         found = found.get(step, "") if isinstance(found, dict) else ""
     return str(found)
+
+
+def termination_message(container: Mapping[str, Any], code: int, *, log: Path, folder: Path) -> str:
+    """What the container left as its last words: a file, or its log's last 80 lines when it failed (2 kB)."""
+    written = folder / container["name"]
+    if written.is_file() and (text := written.read_text(errors="replace")[:LONGEST_MESSAGE]):
+        return text
+    if code == 0 or container["terminationMessagePolicy"] != "FallbackToLogsOnError" or not log.exists():
+        return ""
+    lines = log.read_text(errors="replace").splitlines()[-MESSAGE_LINES:]
+    plain = "".join(line.split(" ", 1)[1] + "\n" for line in lines)
+    return plain[-LONGEST_MESSAGE:]
 
 
 def process_environment(

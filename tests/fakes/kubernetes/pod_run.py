@@ -20,6 +20,7 @@ from tests.fakes.kubernetes.pod_environment import (
     prepare_folders,
     process_environment,
     resolve_variables,
+    termination_message,
 )
 from tests.fakes.kubernetes.pod_status import StatusWriter, running, terminated, waiting
 from tests.fakes.kubernetes.settings import Image, Settings
@@ -196,7 +197,9 @@ class PodRun:
     def _ended(self, code: int) -> None:
         """The container ended. What cannot be reported now is reported when the node is back."""
         container = self._steps[self._at]
-        state = terminated(code, started=self._started, container=f"containerd://{self.uid}", reason=self.cause)
+        said = termination_message(container, code, log=self.log_path(container["name"]), folder=self._root)
+        place = f"containerd://{self.uid}"
+        state = terminated(code, started=self._started, container=place, reason=self.cause, message=said)
         self._report(lambda: self._after(container, state, code))
 
     def _report(self, report: Callable[[], None]) -> None:
