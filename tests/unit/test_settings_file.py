@@ -51,7 +51,9 @@ class TestReading:
 
     def test_the_projects_own_file_is_valid(self, project_root: Path) -> None:
         names = {connection.conn_id for connection in read_settings(project_root / "airflow_settings.yaml").connections}
-        assert names == {"genai_store", "genai_mlflow", "genai_gateway", "genai_compute_local", "genai_signing"}
+        assert names == {
+            "genai_store", "genai_mlflow", "genai_gateway", "genai_compute_local", "genai_kubernetes", "genai_signing"
+        }  # fmt: skip
 
     def test_empty_lists_of_the_astro_template_are_fine(self, tmp_path: Path) -> None:
         file = tmp_path / "airflow_settings.yaml"
