@@ -56,7 +56,7 @@ class CanaryReleaseOperator(BaseOperator):
         )
 
     Returns ``{"release", "outcome", "version", "champion_version", "previous", "exposed_requests", "exposed_users",
-    "epoch", "report", ...}``; ``outcome`` is ``promoted``, ``rolled_back`` or ``unchanged``.
+    "exposed_tokens", "canary_cost", "epoch", "report", ...}``; ``outcome`` is ``promoted``, ``rolled_back`` or ``unchanged``.
 
     :param model: the model's public name.
     :param version: version in the registry. Templated.
@@ -201,6 +201,8 @@ class CanaryReleaseOperator(BaseOperator):
             "previous": version,
             "exposed_requests": 0,
             "exposed_users": 0,
+            "exposed_tokens": 0,
+            "canary_cost": 0.0,
             "release": None,
             "report": None,
         }

@@ -101,6 +101,7 @@ def settlement(progress: Progress, ledger: Ledger) -> dict[str, Any] | None:
         return None
     champion = ledger.champion()
     exposure = progress.evidence.exposure
+    used = progress.used(now=progress.ended_at or plan.created_at)
     first = plan.champion is None
     return {
         "status": STATUS_SETTLED,
@@ -114,6 +115,8 @@ def settlement(progress: Progress, ledger: Ledger) -> dict[str, Any] | None:
         "epoch": progress.epoch,
         "exposed_requests": 0 if first else exposure.requests,
         "exposed_users": 0 if first else exposure.users,
+        "exposed_tokens": 0 if first else exposure.tokens,
+        "canary_cost": 0.0 if first else round(used.cost, 4),
         "seconds": round((progress.ended_at or 0.0) - plan.created_at, 1),
     }
 

@@ -76,6 +76,8 @@ class TestSettlement:
         met = [fact for fact in bench.serving.observations(plan.since).requests if fact.variant == "canary"]
         assert settled["exposed_requests"] == len(met), "those under way when it was rolled back are counted too"
         assert settled["exposed_users"] == len({fact.unit for fact in met})
+        assert settled["exposed_tokens"] == sum(fact.tokens or 0 for fact in met)
+        assert settled["canary_cost"] == 0.0, "nothing has a price"
 
     def test_asks_and_then_carries_the_answer_out(self, bench):
         plan = bench.plan(champion=bench.crown(), deadline_s=60, on_deadline=OnDeadline.ASK)
