@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from genai_operators.compute.kubernetes.cluster_checks import Wanted
 
-CLIENTS = "genai_operators.hooks.kubernetes:api_client"
+CONNECTION = "genai_kubernetes"
 
 
 class KubernetesCheckOperator(BaseOperator):
@@ -22,9 +22,10 @@ class KubernetesCheckOperator(BaseOperator):
 
     Creates one short Job and removes it. The log has the table and the YAML that mends what is missing. ::
 
-        KubernetesCheckOperator(task_id="check", compute={"namespace": "genai", "image": "...@sha256:..."})
+        KubernetesCheckOperator(task_id="check", gpu=True)
 
-    :param compute: settings of ``kubernetes`` compute, as a model file has them; see
+    :param connection: of type ``kubernetes``; its extra holds the settings of compute, the image among them. Templated.
+    :param compute: settings that differ from the connection's, as a model file's ``compute.options``; see
         :class:`~genai_operators.compute.kubernetes.settings.KubernetesSettings`. Templated.
     :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
     :param gpu: whether a node with a GPU must be there now. :param nodes: of the largest training.
@@ -32,11 +33,12 @@ class KubernetesCheckOperator(BaseOperator):
     :raises ConfigurationError: something that is required is missing; the message names it, the log what mends it.
     """
 
-    template_fields: Sequence[str] = ("compute", "store")
+    template_fields: Sequence[str] = ("connection", "compute", "store")
 
     def __init__(
         self,
         *,
+        connection: str = CONNECTION,
         compute: Mapping[str, Any] | None = None,
         store: str | None = None,
         gpu: bool = False,
@@ -45,6 +47,7 @@ class KubernetesCheckOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.connection = connection
         self.compute = dict(compute or {})
         self.store = store
         self.gpu = gpu
@@ -72,6 +75,8 @@ class KubernetesCheckOperator(BaseOperator):
     def _wanted(self) -> Wanted:
         from genai_operators.compute.kubernetes.cluster_checks import Wanted
         from genai_operators.compute.kubernetes.preflight import settings_of
+        from genai_operators.hooks import settings
 
-        chosen = {name: value for name, value in self.compute.items() if name != "target"}
-        return Wanted(settings=settings_of({"clients": CLIENTS, **chosen}), gpu=self.gpu, nodes=self.nodes)
+        chosen = {**settings.kubernetes_compute(self.connection), **self.compute}
+        del chosen["target"]
+        return Wanted(settings=settings_of(chosen), gpu=self.gpu, nodes=self.nodes)

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import yaml
 
-from genai_operators.compute.kubernetes.clients import DEFAULT_SOURCE
 from genai_operators.compute.kubernetes.cluster_checks import FEATURE_DISCOVERY, Wanted
 from genai_operators.compute.kubernetes.findings import Report, State
 from genai_operators.compute.kubernetes.permissions import PERMISSIONS, Need
@@ -330,22 +329,31 @@ class TestCommandLine:
 
 
 class TestOperator:
-    def operator(self, cluster: FakeCluster, store: str, **changes: Any) -> KubernetesCheckOperator:
-        compute = {"target": "kubernetes", "clients": DEFAULT_SOURCE, **settings(cluster).changed(), **changes}
-        return KubernetesCheckOperator(task_id="check", compute=compute, store=store, timeout_s=PATIENCE_S)
+    @pytest.fixture(autouse=True)
+    def connection(self, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What ``genai_kubernetes`` is in Airflow: the provider's keys, and ours."""
+        ours = {"namespace": cluster.namespace, "image": cluster.image, "queue": QUEUE}
+        extra = {"kube_config_path": str(cluster.kubeconfig), **ours}
+        monkeypatch.setenv("AIRFLOW_CONN_CHECKED", json.dumps({"conn_type": "kubernetes", "extra": extra}))
+        monkeypatch.delenv("KUBECONFIG")
 
-    def test_a_healthy_cluster_lets_the_task_succeed(self, cluster: FakeCluster, store: str) -> None:
-        found = self.operator(cluster, store).execute({})
+    def operator(self, store: str, **compute: Any) -> KubernetesCheckOperator:
+        return KubernetesCheckOperator(
+            task_id="check", connection="checked", compute=compute, store=store, timeout_s=PATIENCE_S
+        )
+
+    def test_a_healthy_cluster_lets_the_task_succeed(self, store: str) -> None:
+        found = self.operator(store).execute({})
         assert {IMAGE, STORE, "queue"} <= set(found["fine"])
         assert len(json.dumps(found)) <= 2000
 
-    def test_what_is_missing_fails_the_task_by_name(self, cluster: FakeCluster, store: str) -> None:
+    def test_what_is_missing_fails_the_task_by_name(self, store: str) -> None:
         with pytest.raises(ConfigurationError, match="the cluster lacks: queue"):
-            self.operator(cluster, store, queue="other").execute({})
+            self.operator(store, queue="other").execute({})
 
-    def test_a_setting_that_does_not_exist_is_named(self, cluster: FakeCluster, store: str) -> None:
+    def test_a_setting_that_does_not_exist_is_named(self, store: str) -> None:
         with pytest.raises(ConfigurationError, match="'imgae' unknown"):
-            self.operator(cluster, store, imgae="x").execute({})
+            self.operator(store, imgae="x").execute({})
 
 
 def fixes(report: Report) -> list[dict[str, Any]]:
