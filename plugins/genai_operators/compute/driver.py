@@ -101,7 +101,10 @@ class Driver:
         error = self._patience.overdue(attempt, probe, where=self._where(attempt), silent_s=self._life.silent_s)
         if isinstance(error, WorkloadTimeout):
             return self._settle(attempt, Status.FAILED, error, news=news)
-        if error is not None and (ending := attempts.recorded_ending(attempt)) is not None:
+        ending = None if error is None else attempts.recorded_ending(attempt)
+        if (
+            ending is not None and ending.disposition is Disposition.FAIL
+        ):  # it can never begin; another is seen gone first
             return self._after_end(attempt, ending, news=news)
         self._mind_the_budget(attempt)
         if probe.reason == ABSENT:
