@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from genai_operators.operators.evaluate import EvaluateModelOperator
     from genai_operators.operators.fine_tune import FineTuneOperator
     from genai_operators.operators.kubernetes_check import KubernetesCheckOperator
+    from genai_operators.operators.maintenance import RemoveOrphansOperator
     from genai_operators.operators.plan import PlanRetrainingOperator
     from genai_operators.operators.reconcile import ReconcileOperator
     from genai_operators.operators.register import RegisterModelOperator
@@ -29,6 +30,7 @@ _MODULES = {
     "PlanRetrainingOperator": "plan",
     "ReconcileOperator": "reconcile",
     "RegisterModelOperator": "register",
+    "RemoveOrphansOperator": "maintenance",
     "RollbackOperator": "rollback",
     "ValidateDatasetOperator": "validate",
     "WorkloadOperator": "workload",
@@ -44,6 +46,7 @@ __all__ = [
     "PlanRetrainingOperator",
     "ReconcileOperator",
     "RegisterModelOperator",
+    "RemoveOrphansOperator",
     "RollbackOperator",
     "ValidateDatasetOperator",
     "WorkloadOperator",
