@@ -56,7 +56,8 @@ class CanaryReleaseOperator(BaseOperator):
         )
 
     Returns ``{"release", "outcome", "version", "champion_version", "previous", "exposed_requests", "exposed_users",
-    "exposed_tokens", "canary_cost", "epoch", "report", ...}``; ``outcome`` is ``promoted``, ``rolled_back`` or ``unchanged``.
+    "exposed_tokens", "canary_cost", "epoch", "report", ...}``; ``outcome`` is ``promoted``, ``rolled_back`` or
+    ``unchanged``.
 
     :param model: the model's public name.
     :param version: version in the registry. Templated.

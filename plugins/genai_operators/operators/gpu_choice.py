@@ -1,4 +1,4 @@
-"""Which GPUs a training asks for: the GPU plan as a ladder of resources, and how it is kept for people and retries."""
+"""Which GPUs a training asks for: the GPU plan as a ladder of resources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.decisions.gpu_options import Knowledge, Option
@@ -15,13 +14,10 @@ from genai_operators.decisions.gpu_plan import COUNTS, GpuPlan, Limits, plan
 from genai_operators.decisions.gpu_prices import PriceList, Purchase
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.training_need import TrainingNeed
-from genai_operators.store import Store, canonical_json, sha256_bytes
 
 PRICES = "include/prices.yaml"
 #: A project's own prices; names only what differs.
 OWN_PRICES = "include/prices.override.yaml"
-PLAN_VERSION = 1
-DIGEST_LENGTH = 16
 
 CORES_PER_GPU = 4.0
 #: Of the host, for each GPU: Python, CUDA's pinned buffers, the loader.
@@ -61,22 +57,6 @@ class GpuChoice:
         """For the log."""
         return [*self.plan.render_text().splitlines(), *(f"  {note}" for note in self.notes)]
 
-    def to_json(self) -> dict[str, Any]:
-        """What is stored."""
-        return {
-            "version": PLAN_VERSION,
-            "ladder": [rung.to_json() for rung in self.ladder],
-            "plan": self.plan.to_json(),
-            "notes": list(self.notes),
-        }
-
-    def save(self, store: Store, model: str) -> str:
-        """Keep it, once for the same plan; its URI, which stands for the ladder in XCom."""
-        record = self.to_json()
-        path = f"plans/{model}/gpu-{sha256_bytes(canonical_json(record))[:DIGEST_LENGTH]}.json"
-        store.create_json(path, record)
-        return store.uri_of(path)
-
 
 def choose(need: TrainingNeed, *, wish: GpuWish, prices: PriceList, knowledge: Knowledge, today: date) -> GpuChoice:
     """The cheapest way that fits, and what to fall back to.
@@ -107,20 +87,6 @@ def choose(need: TrainingNeed, *, wish: GpuWish, prices: PriceList, knowledge: K
     weights = need.shape.parameters * 4
     ladder = tuple(_resources(way, nodes=wish.nodes, weights=weights, currency=found.currency) for way in within)
     return GpuChoice(plan=found, ladder=ladder, notes=tuple(notes))
-
-
-def read_ladder(uri: str) -> tuple[Resources, ...]:
-    """The ladder of a stored choice.
-
-    :raises ConfigurationError: another version, or none.
-    """
-    from genai_operators.store import locate
-
-    store, path = locate(uri)
-    record = store.get_json(path)
-    if record.get("version") != PLAN_VERSION:
-        raise ConfigurationError(f"{uri}: GPU plan version {record.get('version')!r}; this code reads {PLAN_VERSION}")
-    return tuple(Resources.from_json(rung) for rung in record["ladder"])
 
 
 def project_prices(root: Path) -> PriceList:

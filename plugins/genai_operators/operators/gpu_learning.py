@@ -6,15 +6,16 @@ nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from genai_operators.compute.contract import Result
+from genai_operators.compute.ending import Ending
 from genai_operators.compute.resources import Resources
 from genai_operators.decisions.gpu_catalogue import CATALOGUE
 from genai_operators.decisions.gpu_observation import Observation, learn_from
 from genai_operators.decisions.gpu_options import Knowledge, TrainingRun
-from genai_operators.decisions.gpu_setup import Sharding
+from genai_operators.decisions.gpu_setup import Sharding, TrainingSetup
 from genai_operators.operators.training_need import Rows, TrainingNeed, stored_shape, training_need
 from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
@@ -39,43 +40,40 @@ def observe_training(store: Store, result: Result) -> bool:
 
 
 def observe(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> bool:
-    """Keep what a finished training took. Idempotent.
+    """Keep what a finished training took, and which GPUs were too small for it before. Idempotent.
 
     :param directory: of the workload.
     :param need: what it was, as :func:`~genai_operators.operators.training_need.training_need` says.
     :returns: whether this call wrote it.
     """
-    observation = observation_of(store, directory, result, need=need)
-    if observation is None:
+    observations = [*_ran_out(store, directory, result, need=need), *_peak(store, directory, result, need=need)]
+    if not observations:
         return False
-    return store.create_json(f"{OBSERVATIONS}/{directory.rpartition('/')[2]}.json", observation.to_json())
+    record = {"observations": [observation.to_json() for observation in observations]}
+    return store.create_json(f"{OBSERVATIONS}/{directory.rpartition('/')[2]}.json", record)
 
 
-def observation_of(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> Observation | None:
-    """``None`` for a training without a GPU."""
+def knowledge(store: Store) -> Knowledge:
+    """Everything learnt so far.
+
+    :raises DataError: a record of another version.
+    """
+    records = [store.get_json(info.path)["observations"] for info in store.list(OBSERVATIONS)]
+    return learn_from(Observation.from_json(each) for record in records for each in record)
+
+
+def _peak(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> Iterator[Observation]:
+    """Of the attempt that won; nothing without a GPU."""
     heartbeat = store.find_json(f"{directory}/attempts/{result.attempt}/heartbeat.json") or {}
     peak = result.metrics.get(PEAK_METRIC) or heartbeat.get(PEAK_METRIC) or 0.0
     if peak <= 0:
-        return None
-    claim = store.find_json(f"{directory}/attempts/{result.attempt}/claim.json") or {}
-    resources = Resources.from_json(claim.get("resources") or {})
-    gpus = max(1, resources.gpu_count)
-    each = need.run.global_batch // (gpus * resources.nodes) or 1
-    micro = min(each, resources.micro_batch or each)
-    longest = int(result.metrics.get("longest_row_tokens") or need.setup.sequence_length)
-    setup = replace(
-        need.setup,
-        sequence_length=min(longest, need.setup.sequence_length),
-        gpus=gpus,
-        micro_batch=micro,
-        accumulation=max(1, each // micro),
-        sharding=Sharding.NONE if gpus == 1 else Sharding.DDP,
-    )
+        return
+    resources = _resources(store, directory, result.attempt)
     # An attempt that went on from a checkpoint did a part of the steps only.
     whole = result.attempt == 1 and resources.nodes == 1
-    return Observation(
+    yield Observation(
         shape=need.shape,
-        setup=setup,
+        setup=_setup(need, resources, result.metrics),
         run=replace(_done(need, result.metrics), startup_hours=0.0),
         gpu=resources.gpu if resources.gpu in CATALOGUE else None,
         peak=peak,
@@ -84,13 +82,40 @@ def observation_of(store: Store, directory: str, result: Result, *, need: Traini
     )
 
 
-def knowledge(store: Store) -> Knowledge:
-    """Everything learnt so far.
+def _ran_out(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> Iterator[Observation]:
+    """Of the attempts before, those whose GPU had too little memory."""
+    for number in range(1, result.attempt):
+        ending = store.find_json(f"{directory}/attempts/{number}/exit.json")
+        resources = _resources(store, directory, number)
+        if ending and Ending.from_json(ending).memory_that_ran_out == "gpu" and resources.gpu in CATALOGUE:
+            yield Observation(
+                shape=need.shape,
+                setup=_setup(need, resources, result.metrics),
+                run=need.run,
+                gpu=resources.gpu,
+                ran_out_of=CATALOGUE[resources.gpu].memory,
+            )
 
-    :raises DataError: a record of another version.
-    """
-    paths = [info.path for info in store.list(OBSERVATIONS)]
-    return learn_from(Observation.from_json(store.get_json(path)) for path in paths)
+
+def _resources(store: Store, directory: str, attempt: int) -> Resources:
+    claim = store.find_json(f"{directory}/attempts/{attempt}/claim.json") or {}
+    return Resources.from_json(claim.get("resources") or {})
+
+
+def _setup(need: TrainingNeed, resources: Resources, metrics: Mapping[str, float]) -> TrainingSetup:
+    """How it was trained on these machines, by rows as long as they really were."""
+    gpus = max(1, resources.gpu_count)
+    each = need.run.global_batch // (gpus * resources.nodes) or 1
+    micro = min(each, resources.micro_batch or each)
+    longest = int(metrics.get("longest_row_tokens") or need.setup.sequence_length)
+    return replace(
+        need.setup,
+        sequence_length=min(longest, need.setup.sequence_length),
+        gpus=gpus,
+        micro_batch=micro,
+        accumulation=max(1, each // micro),
+        sharding=Sharding.NONE if gpus == 1 else Sharding.DDP,
+    )
 
 
 def _done(need: TrainingNeed, metrics: Mapping[str, float]) -> TrainingRun:

@@ -45,8 +45,10 @@ class PlanPage:
         page.heading("Retrain or wait?").text(self.reason)
         page.heading("Workloads").table(self.headings, self.workloads)
         page.heading("Release")
+        drawn = set() if self.forecast is None else set(self.forecast.render_text().splitlines())
         for line in self.release:
-            page.text(line)
+            if line not in drawn:
+                page.text(line)
         if self.forecast is not None:
             add_forecast(page, self.forecast, deadline_s=self.deadline_s)
         if self.gpus is not None or self.gpu_note:

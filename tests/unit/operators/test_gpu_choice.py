@@ -18,9 +18,11 @@ from genai_operators.decisions.gpu_options import Knowledge
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
 from genai_operators.decisions.gpu_setup import Method, Precision, Sharding
 from genai_operators.exceptions import ConfigurationError
-from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices, read_ladder
+from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices
 from genai_operators.operators.gpu_learning import OBSERVATIONS, knowledge, observe, observe_training
 from genai_operators.operators.gpu_outlook import Training, binding_choice, gpu_choice, gpu_outlook
+from genai_operators.operators.outlook import canary_forecast, canary_lines
+from genai_operators.operators.plan_page import PlanPage
 from genai_operators.operators.training_need import (
     Rows,
     TrainingNeed,
@@ -29,6 +31,8 @@ from genai_operators.operators.training_need import (
     training_need,
 )
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
+from genai_operators.release.plan import Baseline
+from genai_operators.spec.canary import Canary
 from genai_operators.spec.compute import Compute
 from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
@@ -187,16 +191,6 @@ class TestLadder:
         assert any("checkpoints and stops" in note for note in near.notes)
         assert len(near.ladder) < len(chosen(root).ladder)
 
-    def test_it_is_stored_once_and_read_again(self, root: Path, store: Store) -> None:
-        choice = chosen(root)
-        uri = choice.save(store, "bot")
-        assert choice.save(store, "bot") == uri
-        assert read_ladder(uri) == choice.ladder
-        path = store.path_of(uri)
-        store.put_json(path, {**store.get_json(path), "version": 9})
-        with pytest.raises(ConfigurationError, match="version 9"):
-            read_ladder(uri)
-
     def test_own_prices_override_the_shipped_ones(self, root: Path) -> None:
         (root / "include/prices.override.yaml").write_text("gpus: {h100: {on_demand: 1.0}}\n")
         prices = project_prices(root)
@@ -321,9 +315,20 @@ class TestLearning:
         assert observe_training(store, result)
         assert not observe_training(store, result)
         (info,) = store.list(OBSERVATIONS)
-        seen = Observation.from_json(store.get_json(info.path))
+        (record,) = store.get_json(info.path)["observations"]
+        seen = Observation.from_json(record)
         assert seen.shape == need(root=root).shape
         assert (seen.run.steps, seen.run.mean_length, seen.gpu) == (500, 600.0, "a100-80gb")
+
+    def test_a_gpu_that_was_too_small_raises_the_bound(self, root: Path, store: Store) -> None:
+        small = Resources(gpu="l4", gpu_count=1, micro_batch=1)
+        result = replace(finished(store, "run", peak=0.0, resources=small), attempt=2)
+        for memory, learnt in (("host", False), ("gpu", True)):
+            ending = {"code": 1, "error": "OutOfMemory", "memory": memory}
+            store.put_json("workloads/fine_tune/run/attempts/1/exit.json", ending)
+            assert observe(store, "workloads/fine_tune/run", result, need=need(Recipe(), root=root)) is learnt
+        kind = "full/none"
+        assert knowledge(store).memory.factor(kind).upper > Knowledge().memory.factor(kind).upper
 
     def test_a_plan_is_made_with_what_was_learnt(self, root: Path, store: Store) -> None:
         training = Training(recipe=LORA, champion=None, files=())
@@ -331,3 +336,41 @@ class TestLearning:
         self.observe(store, "run", root, peak=1.3 * self.expected_peak(root))
         after = gpu_choice(training, wish=GpuWish(), store=store, root=root, today=TODAY)
         assert after.ladder[0].gpu_memory_bytes > before.ladder[0].gpu_memory_bytes
+
+
+class TestPage:
+    def page(self, root: Path, **changes: Any) -> PlanPage:
+        return PlanPage(
+            model="bot",
+            subtitle="manual run",
+            reason="somebody asked",
+            headings=("workload", "takes"),
+            workloads=[("validate", "20 s")],
+            release=("5 % for at least 10m",),
+            deadline_s=3600.0,
+            **changes,
+        )
+
+    def test_it_shows_the_plan_of_gpus_and_why_others_are_out(self, root: Path) -> None:
+        html = self.page(root, gpus=chosen(root)).html()
+        assert "Expected cost of the cheapest way with each GPU type" in html
+        assert "What is not taken, and why" in html
+        assert html.count("<svg") == 1
+
+    def test_it_shows_the_forecast_as_a_plot_and_not_again_as_lines(self, root: Path) -> None:
+        canary = Canary()
+        traffic = Baseline(requests=5000, seconds=500, bad={"errors": 0.01, "invalid_output": 0.01})
+        lines = tuple(canary_lines(canary, traffic=traffic, has_champion=True))
+        page = self.page(root, forecast=canary_forecast(canary, traffic))
+        html = replace(page, release=lines).html()
+        assert html.count("<svg") == 1
+        assert "errors at 1.0" in "".join(lines)
+        assert "errors at 1.0" not in html
+        assert "recent traffic: 10 requests/s" in html
+
+    def test_the_same_page_is_stored_once(self, root: Path, store: Store) -> None:
+        page = self.page(root, gpu_note="no outlook on GPUs")
+        path = page.save(store)
+        assert path.startswith("plans/bot/")
+        assert page.save(store) == path
+        assert "no outlook on GPUs" in store.get(path).decode()
