@@ -2,8 +2,9 @@
 
 Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:checkpointing``. Its parameters:
 ``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark;
-``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file; the workload waits at the last
-step until it exists, so that a test decides when it ends.
+``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file, ``gate``: an object of the store;
+the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
+progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ KIND = "checkpointing"
 EXTRA_WORKLOADS = f"{KIND}={__name__}:checkpointing"
 
 
+class OutOfMemoryError(RuntimeError):
+    """As torch calls it when the memory of a GPU ran out."""
+
+
 def checkpointing(context: Context) -> WorkloadOutput:
     """Chain a hash over ``steps`` steps."""
     steps, every = int(context.params["steps"]), int(context.params.get("checkpoint_every", 5))
@@ -41,7 +46,8 @@ def checkpointing(context: Context) -> WorkloadOutput:
         step += 1
         state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
         context.log(f"line of step {step}")
-        context.progress(step=step, total=steps, loss=1 / step)
+        batch = {"batch": context.params["batch"]} if "batch" in context.params else {}
+        context.progress(step=step, total=steps, loss=1 / step, **batch)
         if step % every == 0:
             _save(context, step, state)
         make_trouble(context, step)
@@ -69,9 +75,11 @@ def witnessed(folder: Path) -> list[str]:
 
 
 def make_trouble(context: Context, step: int) -> None:
-    """Fail as ``trouble`` says, at its step (in every attempt, or only in attempt ``attempt``)."""
+    """Fail as ``trouble`` says, at its step (in every attempt, or only in ``attempt``, or in those ``before`` one)."""
     trouble = context.params.get("trouble")
     if not trouble or step != trouble["at"] or trouble.get("attempt", context.attempt) != context.attempt:
+        return
+    if context.attempt >= trouble.get("before", context.attempt + 1):
         return
     kind = trouble["kind"]
     if kind == "kill":
@@ -82,6 +90,8 @@ def make_trouble(context: Context, step: int) -> None:
         raise NonFiniteLoss(f"the loss is NaN at step {step}. Lower the learning rate.")
     elif kind == "memory":
         raise MemoryError
+    elif kind == "gpu memory":
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     elif kind == "disk":
         raise OSError(28, "No space left on device", "/some/file")
     elif kind == "crash":
@@ -97,6 +107,8 @@ def _be_the_only_one(context: Context) -> IO[str]:
     folder = Path(context.params["witness"])
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "only-one.lock").open("w")
+    if not context.params.get("alone", True):
+        return lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -127,6 +139,10 @@ def _save(context: Context, step: int, state: str) -> None:
 
 def _wait(context: Context, *, last: bool) -> None:
     time.sleep(float(context.params.get("step_s", 0.05)))
-    until = context.params.get("until")
-    while last and until and not Path(until).exists() and not context.stop_requested():
+    while last and not _may_end(context) and not context.stop_requested():
         time.sleep(0.02)
+
+
+def _may_end(context: Context) -> bool:
+    until, gate = context.params.get("until"), context.params.get("gate")
+    return (not until or Path(until).exists()) and (not gate or context.store.exists(gate))

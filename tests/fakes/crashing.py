@@ -3,7 +3,8 @@
 ``python -m tests.fakes.crashing worker|triggerer <arguments as JSON> [<when> <object>]``: ``worker`` does what the
 operator does before it defers, ``triggerer`` what the trigger does until the workload settled. With ``before
 claim.json`` (or ``after``) the process kills itself, with SIGKILL, right before (after) it writes such an object; with
-``during launch`` while the supervisor is being started; with ``after start`` once all of a worker's work is done.
+``during launch`` while the supervisor is being started; with ``after start`` once all of a worker's work is done. In a
+cluster ``before create``, ``during create`` (the request is sent, its answer not yet read) and ``after create`` of a Job.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from typing import Any
 
 from genai_operators.compute import attempts, local
 from genai_operators.compute.contract import Workload
+from genai_operators.compute.kubernetes.api import KubernetesApi
 from genai_operators.compute.owners import Owner
-from genai_operators.compute.watch import WorkloadSubject
+from genai_operators.compute.watch import Poll, WorkloadSubject
+from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 
 
@@ -30,7 +33,9 @@ def die() -> None:
 
 def crash(when: str, what: str) -> None:
     """Arrange the death of this process."""
-    if when == "during":
+    if what == "create":
+        KubernetesApi.create = _dying_create(KubernetesApi.create, when)  # type: ignore[method-assign]
+    elif when == "during":
         local.subprocess = _DyingSubprocess  # type: ignore[attr-defined]
     elif what != "start":
         for name in ("put", "create"):
@@ -49,6 +54,20 @@ def _dying(write: Callable[..., Any], when: str, what: str) -> Callable[..., Any
     return write_or_die
 
 
+def _dying_create(create: Callable[..., Any], when: str) -> Callable[..., Any]:
+    def create_or_die(self: KubernetesApi, path: str, body: Any) -> Any:
+        if when == "before":
+            die()
+        if when == "during":
+            import urllib3
+
+            urllib3.connection.HTTPConnection.getresponse = lambda _self: die()  # type: ignore[assignment]
+        create(self, path, body)
+        die()
+
+    return create_or_die
+
+
 class _DyingSubprocess:
     """In place of :mod:`subprocess` in the local backend: starts the supervisor and dies before it is up."""
 
@@ -63,7 +82,7 @@ class _DyingSubprocess:
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Join the workload and start it; the arguments of its subject."""
     store = Store.open(arguments["store"])
-    workload = Workload(kind=arguments["kind"], params=arguments["params"])
+    workload = Workload(kind=arguments["kind"], params=arguments["params"], nonce=arguments.get("nonce"))
     joined = attempts.join(store, workload, Owner.from_json(arguments["owner"]))
     subject_arguments = {
         "store": store.uri,
@@ -71,7 +90,8 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
         "backend": arguments["backend"],
         "owner": arguments["owner"],
         "after": joined.after,
-        "limits": {},
+        "limits": arguments.get("limits", {}),
+        "ladder": arguments.get("ladder", []),
     }
     WorkloadSubject(**subject_arguments).start()
     return subject_arguments
@@ -81,13 +101,23 @@ def triggerer(arguments: dict[str, Any]) -> dict[str, Any]:
     """Wait for the workload, printing what a task log would show."""
     subject = WorkloadSubject(**arguments)
     while True:
-        poll = subject.poll()
+        poll = look(subject)
         for line in poll.lines:
             print(line, flush=True)
         if poll.settled is not None:
             return poll.settled
         if not poll.more:
             time.sleep(0.05)
+
+
+def look(subject: WorkloadSubject) -> Poll:
+    """One look, as the trigger does it: what a retry helps against is looked at again."""
+    try:
+        return subject.poll()
+    except GenaiError as error:
+        if not error.retry_helps:
+            raise
+        return Poll(lines=[f"{type(error).__name__}: {error}; looking again"])
 
 
 def main(role: str, arguments: str, *point: str) -> None:

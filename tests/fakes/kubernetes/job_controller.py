@@ -93,6 +93,8 @@ class JobController:
         suspended = bool(spec.get("suspend"))
         target = condition_of(job, "FailureTarget") or condition_of(job, "SuccessCriteriaMet")
         verdict = self._count(job, pods, memory)
+        if job["metadata"].get("deletionTimestamp"):  # canRemoveFinalizer of the real one: nobody will ask for counts
+            self._let_go(pods.terminating)
         job = self._store.get(JOBS, job["metadata"]["namespace"], job["metadata"]["name"])
         verdict = verdict or verdict_on(job)
         if target or verdict:
@@ -135,6 +137,11 @@ class JobController:
         if job["spec"]["podReplacementPolicy"] == "TerminatingOrFailed":
             self._count_terminating(job, pods, memory)
         return verdict
+
+    def _let_go(self, pods: list[Object]) -> None:
+        for pod in pods:
+            if TRACKING in (pod["metadata"].get("finalizers") or []):
+                remove_finalizer(self._store, PODS, pod, TRACKING)
 
     def _count_terminating(self, job: Object, pods: JobPods, memory: _Memory) -> None:
         """Without a failure policy a pod counts as failed as soon as it is being deleted."""

@@ -80,7 +80,7 @@ class KubernetesCompute(KubernetesSettings):
             seen = observer.look(attempt)
             probe = classify(seen, now=time.time())
         if probe.reason == STUCK:
-            return self._release(seen, probe)
+            return self._release(attempt, seen, probe)
         if probe.error is not None and probe.phase not in GONE:
             return self._end_hopeless(attempt, probe)
         if probe.phase is Phase.FAILED and seen.pods:
@@ -105,8 +105,15 @@ class KubernetesCompute(KubernetesSettings):
         self.stop(attempt)
         return Probe(Phase.FAILED, reason=probe.reason, detail=probe.detail, error=probe.error, since=probe.since)
 
-    def _release(self, seen: Observation, probe: Probe) -> Probe:
-        """A pod that a lost node keeps would keep the Job from replacing it, for ever."""
+    def _release(self, attempt: Attempt, seen: Observation, probe: Probe) -> Probe:
+        """A pod that a lost node keeps would keep the Job from replacing it, for ever.
+
+        The Job's finalizer holds even a pod that is deleted by force as long as there is the Job: so that goes as
+        well, and the next attempt resumes.
+        """
         removal = Removal(self.api, self.paths)
         done = "; ".join(filter(None, (removal.release_stuck(pod) for pod in seen.alive if pods.is_terminating(pod))))
-        return Probe(probe.phase, probe.reason, f"{probe.detail}; {done}" if done else probe.detail, since=probe.since)
+        if not done:
+            return probe
+        removal.remove(attempt)
+        return Probe(probe.phase, probe.reason, f"{probe.detail}; {done}", since=probe.since)
