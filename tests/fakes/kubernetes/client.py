@@ -158,6 +158,10 @@ class ControlClient:
         """The node goes silent. ``kill=False``: its processes go on as zombies until :meth:`heal_node`."""
         self.call("lose_node", node=node, kill=kill, evict_after_s=evict_after_s, collect_after_s=collect_after_s)
 
+    def remove_node(self, node: str) -> None:
+        """The machine is taken away (spot): processes die, the node object goes, its pods fail (DeletionByPodGC)."""
+        self.call("remove_node", node=node)
+
     def heal_node(self, node: str) -> None:
         """The node answers again and kills what nobody wants any more."""
         self.call("heal_node", node=node)

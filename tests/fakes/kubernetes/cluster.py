@@ -17,6 +17,7 @@ from tests.fakes.kubernetes.jobset import JobSetController
 from tests.fakes.kubernetes.kinds import NAMESPACES, NODES, SERVICE_ACCOUNTS
 from tests.fakes.kubernetes.kubelet import Kubelets
 from tests.fakes.kubernetes.kueue import Kueue
+from tests.fakes.kubernetes.pod_collector import PodCollector
 from tests.fakes.kubernetes.scheduler import Scheduler
 from tests.fakes.kubernetes.settings import NodeShape, Settings
 from tests.fakes.kubernetes.storage import Store, now
@@ -44,6 +45,7 @@ class Cluster:
         self.admission.mutators.append(self.kueue.suspend_new)
         self.job_sets = JobSetController(self.store, self.admission)
         self.train_jobs = TrainJobController(self.store, self.admission)
+        self.pod_collector = PodCollector(self.store)
         self.collector = GarbageCollector(self.store, _soon)
         self.api = Api(
             self.store, self.gate, self.watches, self.admission, self.kubelets, self.without, settings.version

@@ -107,6 +107,10 @@ class Control:
         """The node stops answering; see :meth:`NodeFaults.lose`."""
         self._nodes.lose(node, kill=kill, evict_after_s=evict_after_s, collect_after_s=collect_after_s)
 
+    def remove_node(self, node: str) -> None:
+        """The machine and its object are gone; the pod collector cleans up (DeletionByPodGC)."""
+        self._nodes.remove(node)
+
     def heal_node(self, node: str) -> None:
         """It answers again; pods that nobody wants any more are killed there."""
         self._nodes.heal(node)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
-from tests.fakes.kubernetes.kinds import JOBS, PODS, Kind, Object
+from tests.fakes.kubernetes.kinds import JOBS, PODS, SECRETS, Kind, Object
 
 
 def set_defaults(kind: Kind, made: Object) -> None:
     """Fill in defaults, in place."""
-    setters: dict[Kind, Callable[[Object], None]] = {PODS: _pod, JOBS: _job}
+    setters: dict[Kind, Callable[[Object], None]] = {PODS: _pod, JOBS: _job, SECRETS: _secret}
     if setter := setters.get(kind):
         setter(made)
+
+
+def _secret(made: Object) -> None:
+    """``stringData`` is for writing only."""
+    plain: dict[str, str] = made.pop("stringData", None) or {}
+    encoded = {name: base64.b64encode(value.encode()).decode() for name, value in plain.items()}
+    made["data"] = {**(made.get("data") or {}), **encoded}
+    made.setdefault("type", "Opaque")
 
 
 def _pod(made: Object) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.fakes.kubernetes import errors
-from tests.fakes.kubernetes.kinds import JOBS, KINDS, PODS, Kind, Object
+from tests.fakes.kubernetes.kinds import EVENTS, JOBS, KINDS, PODS, Kind, Object
 from tests.fakes.kubernetes.storage import Change, Store, now, timestamp
 
+#: Events are many, own nothing and belong to nobody.
+_OWNABLE = tuple(kind for kind in KINDS if kind is not EVENTS)
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
 ORPHANED_PODS_WARNING = (
@@ -108,13 +110,13 @@ class GarbageCollector:
     def _dependents(self, uid: str) -> list[tuple[Kind, Object]]:
         return [
             (kind, made)
-            for kind in KINDS
+            for kind in _OWNABLE
             for made in self._store.all(kind)
             if any(owner["uid"] == uid for owner in made["metadata"].get("ownerReferences") or [])
         ]
 
     def _uids(self) -> set[str]:
-        return {made["metadata"]["uid"] for kind in KINDS for made in self._store.all(kind)}
+        return {made["metadata"]["uid"] for kind in _OWNABLE for made in self._store.all(kind)}
 
     def _check_owners(self, kind: Kind, meta: Mapping[str, Any]) -> None:
         alive = self._uids()
@@ -130,7 +132,7 @@ class GarbageCollector:
                 self._drop_owner(kind, made, uid)
 
     def _dependent_gone(self, uid: str) -> None:
-        for kind in KINDS:
+        for kind in _OWNABLE:
             for made in self._store.all(kind):
                 meta = made["metadata"]
                 if meta["uid"] == uid and FOREGROUND in (meta.get("finalizers") or []):

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -80,7 +81,26 @@ class FakeCluster:
         write_kubeconfig(self.kubeconfig, port=self.port, namespace=self.namespace, token=token)
         self.faults.expire_token(old)
 
-    # What can be done to any cluster, by its own API.
+    # What can be seen of, and done to, any cluster by its own API.
+
+    def pods(self, job: str) -> list[dict[str, Any]]:
+        """A Job's pods."""
+        from kubernetes import client
+
+        core = client.CoreV1Api(self.api_client())
+        selector = f"batch.kubernetes.io/job-name={job}"
+        answer = core.list_namespaced_pod(self.namespace, label_selector=selector, _preload_content=False)
+        return list(json.loads(answer.data)["items"])
+
+    def wait_for_pod(self, job: str, phase: str = "Running", *, other_than: str = "", seconds: float = 60.0) -> str:
+        """Until a pod of the Job, other than a named one, has the phase; returns its name."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for pod in self.pods(job):
+                if pod["status"]["phase"] == phase and pod["metadata"]["name"] != other_than:
+                    return str(pod["metadata"]["name"])
+            time.sleep(0.1)
+        raise TimeoutError(f"no pod of {job} is {phase} after {seconds} s")
 
     def delete_pod(self, name: str, *, grace_s: int | None = None) -> None:
         """Delete a pod by hand."""

@@ -41,6 +41,13 @@ class NodeFaults:
         loop = asyncio.get_running_loop()
         loop.call_later(evict_after_s, run_guarded, lambda: self._evict(node, collect_after_s))
 
+    def remove(self, node: str) -> None:
+        """The machine is taken away, as spot capacity is: the processes die, the node object goes at once."""
+        self._cluster.kubelets.node(node).lost = True
+        for run in self._cluster.kubelets.runs_on(node):
+            run.kill()
+        self._cluster.store.remove(NODES, "", node)
+
     def scale_up(self, shape: NodeShape, after_s: float) -> None:
         """Say so in the events of the pods that wait, then add the node."""
         message = f"pod triggered scale-up: [{{{shape.name}-group 0->1 (max: 8)}}]"

@@ -68,9 +68,8 @@ def _data(store: Store, kind: Kind, namespace: str, name: str) -> dict[str, byte
     found = store.find(kind, namespace, name)
     if found is None:
         raise ConfigError(f'{kind.singular} "{name}" not found')
-    encoded = {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
     if kind is SECRETS:
-        return encoded | {key: value.encode() for key, value in (found.get("stringData") or {}).items()}
+        return {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
     return {key: value.encode() for key, value in (found.get("data") or {}).items()}
 
 

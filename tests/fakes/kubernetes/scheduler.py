@@ -28,6 +28,8 @@ class Scheduler:
         self._events = Recorder(store, "default-scheduler")
         self._queue = WorkQueue(self._schedule)
         self._waiting: set[tuple[str, str]] = set()
+        #: What the pods of a node take; forgotten when one of them changes.
+        self._used: dict[str, dict[str, Decimal]] = {}
         #: Seconds between a pod's creation and its first look (a busy scheduler).
         self.delay_s = 0.0
         #: While true nothing is scheduled.
@@ -42,6 +44,7 @@ class Scheduler:
     def _on_change(self, change: Change) -> None:
         meta = change.object["metadata"]
         if change.kind is PODS:
+            self._used.pop(change.object["spec"].get("nodeName", ""), None)
             key = (meta["namespace"], meta["name"])
             if change.type == "ADDED":
                 self._waiting.add(key)
@@ -79,17 +82,20 @@ class Scheduler:
         fitting: list[Object] = []
         reasons: Counter[str] = Counter()
         for node in self._store.all(NODES):
-            present = [
-                other
-                for other in self._store.all(PODS)
-                if other["spec"].get("nodeName") == node["metadata"]["name"] and not is_terminal(other)
-            ]
-            why = _misfits(pod, node, present) or self._devices.misfit(pod, node)
+            why = _misfits(pod, node, self._used_of(node["metadata"]["name"])) or self._devices.misfit(pod, node)
             if why:
                 reasons.update(why)
             else:
                 fitting.append(node)
         return fitting, reasons
+
+    def _used_of(self, node: str) -> dict[str, Decimal]:
+        if node not in self._used:
+            pods = self._store.all(PODS)
+            self._used[node] = add_up(
+                pod for pod in pods if pod["spec"].get("nodeName") == node and not is_terminal(pod)
+            )
+        return self._used[node]
 
     def _explanation(self, reasons: Counter[str]) -> str:
         nodes = len(self._store.all(NODES))
@@ -137,7 +143,7 @@ def _free_name(node: Object) -> str:
     return str(node["metadata"]["name"])
 
 
-def _misfits(pod: Object, node: Object, present: list[Object]) -> list[str]:
+def _misfits(pod: Object, node: Object, used: Mapping[str, Decimal]) -> list[str]:
     """Why a pod cannot go onto a node: the first filter that objects; of resources, all that are short."""
     spec = pod["spec"]
     if node["spec"].get("unschedulable"):
@@ -146,12 +152,11 @@ def _misfits(pod: Object, node: Object, present: list[Object]) -> list[str]:
         return [f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"]
     if not _selected(spec, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
-    return _short(pod_requests(spec), node, present)
+    return _short(pod_requests(spec), node, used)
 
 
-def _short(asked: Mapping[str, Decimal], node: Object, present: list[Object]) -> list[str]:
+def _short(asked: Mapping[str, Decimal], node: Object, used: Mapping[str, Decimal]) -> list[str]:
     allocatable = node["status"]["allocatable"]
-    used = add_up(present)
     return [
         "Too many pods" if name == "pods" else f"Insufficient {name}"
         for name, amount in asked.items()

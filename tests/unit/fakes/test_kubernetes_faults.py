@@ -16,7 +16,7 @@ import urllib3
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from tests.fakes.kubernetes.fixture import IMAGE, ROOT, FakeCluster
+from tests.fakes.kubernetes.fixture import IMAGE, ROOT, FakeCluster, cluster_from_environment
 
 NAMESPACE = "genai"
 STUBBORN = "import signal,time;signal.signal(signal.SIGTERM,signal.SIG_IGN);print('up',flush=True);time.sleep(60)"
@@ -149,6 +149,25 @@ class TestLostNode:
         assert exists(process)
         cluster.faults.heal_node(where)
         cluster.faults.wait(lambda: not exists(process), "the zombie is gone")
+
+    def test_spot_capacity_is_taken_away(self, cluster, batch, make_job):
+        """The machine and its object go; the Job gets another pod elsewhere, and nothing counts as failed."""
+        cluster.faults.add_node(_spare("spot-1"))
+        job = make_job("spot", pod={"nodeSelector": {"kubernetes.io/hostname": "spot-1"}})
+        first = running(cluster, batch, job)
+        record = Recorded(cluster, batch)
+        cluster.faults.remove_node("spot-1")
+        cluster.faults.wait(lambda: pod_of(cluster, first) is None, "it is gone")
+        assert condition(record.states(first)[-1], "DisruptionTarget")["reason"] == "DeletionByPodGC"
+        cluster.faults.wait(lambda: cluster.faults.pods("spot"), "another pod")
+        assert batch.read_namespaced_job("spot", NAMESPACE).status.failed is None
+
+    def test_a_pod_without_a_node_can_be_deleted(self, cluster, batch, make_job):
+        cluster.faults.hold_scheduling()
+        batch.create_namespaced_job(NAMESPACE, make_job("nodeless"))
+        cluster.faults.wait(lambda: cluster.faults.pods("nodeless"), "a pod")
+        cluster.delete_pod(cluster.faults.pods("nodeless")[0]["metadata"]["name"])
+        assert cluster.faults.wait_for_job("nodeless", "Failed")["status"]["failed"] == 1
 
     def test_without_collection_they_stay_terminating(self, cluster, batch, make_job):
         first = running(cluster, batch, make_job("unknown"))
@@ -290,6 +309,22 @@ def answers(cluster: FakeCluster) -> bool:
     except urllib3.exceptions.HTTPError:
         return False
     return True
+
+
+class TestRealCluster:
+    def test_the_environment_names_one(self, cluster, monkeypatch, batch, make_job):
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        monkeypatch.setenv("GENAI_TEST_KUBERNETES_NAMESPACE", NAMESPACE)
+        monkeypatch.setenv("GENAI_TEST_KUBERNETES_IMAGE", IMAGE)
+        with cluster_from_environment() as named:
+            assert (named.real, named.namespace, named.image) == (True, NAMESPACE, IMAGE)
+            with pytest.raises(pytest.skip.Exception):
+                named.faults  # noqa: B018
+            batch.create_namespaced_job(NAMESPACE, make_job("anywhere"))
+            first = named.wait_for_pod("anywhere")
+            named.evict_pod(first)
+            assert named.wait_for_pod("anywhere", other_than=first) != first
+            named.delete_job("anywhere")
 
 
 class TestNothingIsLeft:
