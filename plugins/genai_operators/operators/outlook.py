@@ -8,7 +8,7 @@ from typing import Any
 
 from genai_operators.decisions.planner import Forecast, Step, plan_steps
 from genai_operators.decisions.sequential_plan import Plan
-from genai_operators.release.guardrails import first_token_limits, guardrail_plans
+from genai_operators.release.guardrails import guardrail_plans, time_limits
 from genai_operators.release.ledger import LedgerEntry
 from genai_operators.release.plan import Baseline
 from genai_operators.release.starting import measure
@@ -42,7 +42,7 @@ def recent_traffic(store: Store, champion: LedgerEntry | None, *, canary: Canary
         runtime=champion.evidence.get("runtime", STANDARD_RUNTIME),
     )
     requests = [RequestFact.from_json(record) for record in records if record["kind"] == "request"]
-    limits = first_token_limits(requests, deployment=deployment.id)
+    limits = time_limits(requests, deployment=deployment.id)
     baseline = measure(
         requests,
         [FeedbackFact.from_json(record) for record in records if record["kind"] == "feedback"],
@@ -54,7 +54,7 @@ def recent_traffic(store: Store, champion: LedgerEntry | None, *, canary: Canary
 
 def canary_forecast(canary: Canary, traffic: Baseline) -> Forecast:
     """What the planner says of a canary under this traffic."""
-    guardrails = guardrail_plans(canary, limits_ms=traffic.first_token_limits_ms)
+    guardrails = guardrail_plans(canary, limits_ms=traffic.limits_ms)
     soak_s = sum(step.minimum_soak.total_seconds() for step in canary.steps)
     return plan_steps(
         Plan(

@@ -9,6 +9,7 @@ from typing import Any
 from genai_operators.release.plan import (
     ERRORS,
     INVALID_OUTPUT,
+    LONG_GAP,
     NEGATIVE_FEEDBACK,
     SLOW_FIRST_TOKEN,
     GuardrailPlan,
@@ -75,7 +76,18 @@ def _slow_first_token(fact: RequestFact, limit_ms: float | None) -> int:
     return int(fact.first_token_ms > limit_ms)
 
 
-_RULES = {ERRORS: _error, INVALID_OUTPUT: _invalid_output, SLOW_FIRST_TOKEN: _slow_first_token}
+def _long_gap(fact: RequestFact, limit_ms: float | None) -> int:
+    if fact.max_gap_ms is None or limit_ms is None:
+        return NOT_APPLICABLE
+    return int(fact.max_gap_ms > limit_ms)
+
+
+_RULES = {
+    ERRORS: _error,
+    INVALID_OUTPUT: _invalid_output,
+    SLOW_FIRST_TOKEN: _slow_first_token,
+    LONG_GAP: _long_gap,
+}
 
 
 # --- records -----------------------------------------------------------------------------------------------------

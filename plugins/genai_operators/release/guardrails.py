@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from genai_operators.release.plan import GUARDRAILS, SLOW_FIRST_TOKEN, GuardrailPlan
+from genai_operators.release.plan import GUARDRAILS, LONG_GAP, SLOW_FIRST_TOKEN, GuardrailPlan
 from genai_operators.serving.contract import RequestFact
-from genai_operators.spec.canary import Canary, SlowFirstToken
+from genai_operators.spec.canary import Canary, TimedGuardrail
 
 #: With ``limit: auto`` and too few answers of the champion to tell its times.
 FALLBACK_LIMIT_MS = 2_000.0
 
 
-def guardrail_plans(canary: Canary, *, limits_ms: Mapping[float, float] | None = None) -> tuple[GuardrailPlan, ...]:
+_SHARED = {"margin", "ceiling", "harm_ratio", "alpha_weight"}
+_TIMES: Mapping[str, Callable[[RequestFact], float | None]] = {
+    SLOW_FIRST_TOKEN: lambda fact: fact.first_token_ms,
+    LONG_GAP: lambda fact: fact.max_gap_ms,
+}
+
+Limits = Mapping[str, Mapping[float, float]]
+"""In ms, by kind of guardrail and by quantile."""
+
+
+def guardrail_plans(canary: Canary, *, limits_ms: Limits | None = None) -> tuple[GuardrailPlan, ...]:
     """The guardrails that are on; the model file has seen to it that they can stop a candidate.
 
-    :param limits_ms: of :func:`first_token_limits`, for ``slow_first_token`` with ``limit: auto``.
+    :param limits_ms: of :func:`time_limits`, for those with ``limit: auto``.
     """
     plans: list[GuardrailPlan] = []
     for name in GUARDRAILS:
         section = getattr(canary.guardrails, name)
         if section is None:
             continue
-        if isinstance(section, SlowFirstToken):
-            plans += _slow_first_token(section, limits_ms or {})
+        if isinstance(section, TimedGuardrail):
+            plans += _timed(name, section, (limits_ms or {}).get(name, {}))
         else:
             plans.append(GuardrailPlan(name=name, **section.model_dump(include=_SHARED)))
     return tuple(plans)
 
 
-def first_token_limits(requests: Sequence[RequestFact], *, deployment: str) -> dict[float, float]:
-    """The times to the first token, in ms, that the champion's answers came within, by share of its answers.
+def time_limits(requests: Sequence[RequestFact], *, deployment: str) -> dict[str, dict[float, float]]:
+    """The times, in ms, that the champion's answers were within, by share of its answers.
 
     Only quantiles that so many answers can tell; of several with one limit the highest, whose rate is nearest.
     """
@@ -38,25 +48,36 @@ def first_token_limits(requests: Sequence[RequestFact], *, deployment: str) -> d
 
     from genai_operators.decisions.sequential_latency import supported_quantiles
 
-    times = [f.first_token_ms for f in requests if f.deployment == deployment and f.first_token_ms is not None]
-    by_limit = {float(np.quantile(times, quantile)): quantile for quantile in supported_quantiles(len(times))}
-    return {quantile: limit for limit, quantile in by_limit.items()}
+    limits = {}
+    for kind, time_of in _TIMES.items():
+        times = [time for f in requests if f.deployment == deployment and (time := time_of(f)) is not None]
+        by_limit = {float(np.quantile(times, quantile)): quantile for quantile in supported_quantiles(len(times))}
+        if by_limit:
+            limits[kind] = {quantile: limit for limit, quantile in by_limit.items()}
+    return limits
 
 
-_SHARED = {"margin", "ceiling", "harm_ratio", "alpha_weight"}
+def limit_notes(canary: Canary, limits_ms: Limits) -> list[str]:
+    """What a reader should know of limits that could not be told."""
+    return [
+        f"{kind}: the champion answered too little lately to tell its times, so the limit is "
+        f"{FALLBACK_LIMIT_MS / 1000:g} s."
+        for kind in _TIMES
+        if (section := getattr(canary.guardrails, kind)) is not None and section.limit is None and kind not in limits_ms
+    ]
 
 
-def _slow_first_token(section: SlowFirstToken, limits_ms: Mapping[float, float]) -> list[GuardrailPlan]:
+def _timed(kind: str, section: TimedGuardrail, limits_ms: Mapping[float, float]) -> list[GuardrailPlan]:
     """One guardrail with the limit that the file says, or one for each limit of the champion, sharing the weight."""
     if section.limit is not None or not limits_ms:
         limit = FALLBACK_LIMIT_MS if section.limit is None else section.limit.total_seconds() * 1000
-        return [GuardrailPlan(name=SLOW_FIRST_TOKEN, limit_ms=limit, **section.model_dump(include=_SHARED))]
+        return [GuardrailPlan(name=kind, limit_ms=limit, **section.model_dump(include=_SHARED))]
     from genai_operators.decisions.sequential_latency import quantile_guardrail
 
     plans = []
     for quantile, limit_ms in limits_ms.items():
         one = quantile_guardrail(
-            SLOW_FIRST_TOKEN,
+            kind,
             quantile,
             margin=section.margin,
             alpha_weight=section.alpha_weight / len(limits_ms),
@@ -65,7 +86,7 @@ def _slow_first_token(section: SlowFirstToken, limits_ms: Mapping[float, float])
         plans.append(
             GuardrailPlan(
                 name=one.name,
-                kind=SLOW_FIRST_TOKEN,
+                kind=kind,
                 alpha_weight=one.alpha_weight,
                 harm_ratio=min(section.harm_ratio, (1 + one.margin) / 2),
                 margin=one.margin,

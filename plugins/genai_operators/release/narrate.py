@@ -119,7 +119,7 @@ def _describe_guardrail(guardrail: Mapping[str, Any]) -> str:
     limits = f"{guardrail['name']} below {guardrail['margin']:g} x champion"
     if guardrail["ceiling"] is not None:
         limits += f" or {guardrail['ceiling']:.2%}"
-    return limits + (f" (first token within {guardrail['limit_ms']:.0f} ms)" if guardrail["limit_ms"] else "")
+    return limits + (f" (bad: longer than {guardrail['limit_ms']:.0f} ms)" if guardrail["limit_ms"] else "")
 
 
 _Words = Callable[[ReleasePlan, Mapping[str, Any]], str]

@@ -32,7 +32,8 @@ ERRORS = "errors"
 INVALID_OUTPUT = "invalid_output"
 NEGATIVE_FEEDBACK = "negative_feedback"
 SLOW_FIRST_TOKEN = "slow_first_token"  # noqa: S105 - no password: a token of text
-GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN)
+LONG_GAP = "long_gap"
+GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN, LONG_GAP)
 
 
 class _Frozen(BaseModel):
@@ -51,7 +52,7 @@ class GuardrailPlan(_Frozen):
     """One kind of bad outcome; see :class:`genai_operators.decisions.sequential.Guardrail` for the meaning.
 
     :param kind: what is judged, one of :data:`GUARDRAILS`; by default what ``name`` says.
-    :param limit_ms: for ``slow_first_token``: a first token later than this is bad. Fixed before the release.
+    :param limit_ms: for ``slow_first_token`` and ``long_gap``: a longer time is bad. Fixed before the release.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Baseline(_Frozen):
 
     :param seconds: length of the window that was looked at; ``requests`` in it.
     :param duration_p99_ms: all but one request in a hundred had ended after this time.
-    :param first_token_limits_ms: by quantile: what so many of the champion's first tokens came within.
+    :param limits_ms: by kind of guardrail and quantile: what so many of the champion's times were within.
     :param bad: share of bad requests by guardrail, where it could be told.
     """
 
@@ -88,7 +89,7 @@ class Baseline(_Frozen):
     first_token_p50_ms: float | None = None
     first_token_p95_ms: float | None = None
     duration_p99_ms: float | None = None
-    first_token_limits_ms: dict[float, float] = Field(default_factory=dict)
+    limits_ms: dict[str, dict[float, float]] = Field(default_factory=dict)
     bad: dict[str, float] = Field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from genai_operators.compute.owners import Owner
 from genai_operators.release.facts import judge, judge_feedback
-from genai_operators.release.guardrails import FALLBACK_LIMIT_MS, first_token_limits, guardrail_plans
+from genai_operators.release.guardrails import guardrail_plans, limit_notes, time_limits
 from genai_operators.release.ledger import Ledger, LedgerEntry, champions
 from genai_operators.release.plan import (
     NEGATIVE_FEEDBACK,
@@ -59,7 +59,7 @@ def freeze_plan(
     baseline = Baseline()
     if intent.champion is not None:
         batch = serving.observations(max(0, position - BASELINE_POSITIONS))
-        limits = first_token_limits(batch.requests, deployment=intent.champion.id)
+        limits = time_limits(batch.requests, deployment=intent.champion.id)
         guardrails = guardrail_plans(intent.canary, limits_ms=limits)
         baseline = measure(batch.requests, batch.feedback, deployment=intent.champion.id, guardrails=guardrails)
     rules = intent.canary
@@ -127,7 +127,7 @@ def measure(
         seconds=max(fact.arrived_at for fact in ours) - min(fact.arrived_at for fact in ours),
         first_token_p50_ms=_quantile(first_tokens, 0.5),
         first_token_p95_ms=_quantile(first_tokens, 0.95),
-        first_token_limits_ms=first_token_limits(ours, deployment=deployment),
+        limits_ms=time_limits(ours, deployment=deployment),
         duration_p99_ms=_quantile(sorted(fact.duration_ms for fact in ours), 0.99),
         bad={name: sum(values) / len(values) for name, values in known.items() if values},
     )
@@ -169,14 +169,7 @@ def notes(baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> list[str]:
 def _notes(intent: Intent, baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> tuple[str, ...]:
     if intent.champion is None:
         return ()
-    said = notes(baseline, guardrails)
-    slow = intent.canary.guardrails.slow_first_token
-    if slow is not None and slow.limit is None and not baseline.first_token_limits_ms:
-        said.append(
-            f"slow_first_token: the champion answered too little lately to tell its times, so the limit is "
-            f"{FALLBACK_LIMIT_MS / 1000:g} s."
-        )
-    return tuple(said)
+    return (*notes(baseline, guardrails), *limit_notes(intent.canary, baseline.limits_ms))
 
 
 def champion_of(ledger: Ledger) -> tuple[int, LedgerEntry | None]:

@@ -52,15 +52,15 @@ class Guardrail(Section):
         return self
 
 
-class SlowFirstToken(Guardrail):
-    """A request is bad when its first token takes longer than the limit.
+class TimedGuardrail(Guardrail):
+    """A request is bad when a time of its answer is longer than the limit.
 
-    ``auto``: the champion's own times before the release give several limits (the time that a half, a tenth and a
+    ``auto``: the champion's own times before the release give several limits (the times that a half, a tenth and a
     hundredth of its answers exceed), frozen when the release starts, so that a shift anywhere is found.
     """
 
     limit: AutoDuration = Field(
-        default=None, description="Longest acceptable time to the first token; `auto`: from the champion's own times."
+        default=None, description="Longest acceptable time; `auto`: several, from the champion's own times."
     )
 
 
@@ -72,13 +72,14 @@ class Guardrails(Section):
         default=Guardrail(), description="Answers that are no JSON object (`output: json`) or empty."
     )
     negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
-    slow_first_token: SlowFirstToken | None = Field(default=None, description="Requests whose first token came late.")
+    slow_first_token: TimedGuardrail | None = Field(default=None, description="Answers whose first token came late.")
+    long_gap: TimedGuardrail | None = Field(default=None, description="Streamed answers that paused for long.")
 
     @model_validator(mode="after")
     def _one_speaks_of_requests(self) -> Guardrails:
         # Who sends feedback depends on the answer, so feedback alone cannot tell whether the split is intact.
-        if not (self.errors or self.invalid_output or self.slow_first_token):
-            raise ValueError("switch on at least one of errors, invalid_output, slow_first_token")
+        if not (self.errors or self.invalid_output or self.slow_first_token or self.long_gap):
+            raise ValueError("switch on at least one of errors, invalid_output, slow_first_token, long_gap")
         return self
 
 

@@ -132,7 +132,9 @@ class TestBadCandidate:
         plan = freeze_plan(intent, store=bench.store, serving=bench.serving, clock=bench.serving.clock)
         (slow,) = [one for one in plan.guardrails if one.judged_as == "slow_first_token"]
         assert (slow.name, slow.limit_ms) == ("slow_first_token_above_p90", 100.0), "300 requests tell no p99"
-        assert "first token within 100 ms" in " ".join(describe_plan(plan))
+        assert "slow_first_token_above_p90 below 2 x champion or 20.00% (bad: longer than 100 ms)" in " ".join(
+            describe_plan(plan)
+        )
         bench.serving.behave(plan.candidate, Behaviour(slow=0.7))
         progress = bench.settle(bench.controller(plan))
         assert progress.decision["cause"] == Cause.HARM
@@ -290,7 +292,7 @@ class TestPlanOfAnOlderVersion:
         record["version"] = 1
         for name in ("blast_tokens", "blast_cost", "cost_per_hour", "cost_per_1k_tokens"):
             del record[name]
-        del record["baseline"]["first_token_limits_ms"]
+        del record["baseline"]["limits_ms"]
         for guardrail in record["guardrails"]:
             del guardrail["kind"]
         bench.store.put_json(path, record)

@@ -6,7 +6,7 @@ import pytest
 
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import cause_of, judge, judge_feedback, pack, unpack
-from genai_operators.release.guardrails import first_token_limits, guardrail_plans
+from genai_operators.release.guardrails import guardrail_plans, limit_notes, time_limits
 from genai_operators.release.plan import GuardrailPlan
 from genai_operators.release.starting import measure, notes, settle_seconds
 from genai_operators.serving.contract import FeedbackFact, RequestFact
@@ -230,7 +230,7 @@ class TestAutomaticLimits:
 
     def slow(self, count: int, **section: Any) -> list[GuardrailPlan]:
         champion = [request(i, first_token_ms=float(i)) for i in range(count)]
-        limits = first_token_limits(champion, deployment=deployment(1).id)
+        limits = time_limits(champion, deployment=deployment(1).id)
         canary = Canary.model_validate({"guardrails": {"slow_first_token": section}}) if section else self.CANARY
         plans = guardrail_plans(canary, limits_ms=limits)
         return [plan for plan in plans if plan.judged_as == "slow_first_token"]
@@ -251,10 +251,21 @@ class TestAutomaticLimits:
     def test_without_times_it_is_a_fixed_limit_and_the_plan_says_so(self):
         (plan,) = self.slow(3)
         assert (plan.name, plan.limit_ms) == ("slow_first_token", 2000.0)
+        assert "slow_first_token: the champion answered too little" in limit_notes(self.CANARY, {})[0]
+        assert limit_notes(self.CANARY, {"slow_first_token": {0.5: 100.0}}) == []
 
     def test_a_limit_of_the_file_stays_what_it_is(self):
         (plan,) = self.slow(1000, limit="1s")
         assert (plan.name, plan.limit_ms) == ("slow_first_token", 1000.0)
+
+    def test_pauses_between_tokens_are_judged_likewise(self):
+        champion = [request(i, max_gap_ms=float(i)) for i in range(1000)]
+        limits = time_limits(champion, deployment=deployment(1).id)
+        canary = Canary.model_validate({"guardrails": {"errors": None, "invalid_output": None, "long_gap": {}}})
+        plans = guardrail_plans(canary, limits_ms=limits)
+        assert [plan.name for plan in plans] == [f"long_gap_above_p{q}" for q in (50, 90, 99)]
+        assert list(judge(plans, request(1, max_gap_ms=950.0)).values()) == [1, 1, 0]
+        assert set(judge(plans, request(1, max_gap_ms=None)).values()) == {-1}, "one token has no pauses"
 
     def test_each_answer_is_judged_against_each_limit(self):
         judged = judge(self.slow(1000), request(1, first_token_ms=950.0))
