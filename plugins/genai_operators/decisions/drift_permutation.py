@@ -15,6 +15,10 @@ ENOUGH_EXCEEDANCES = 20
 MOST_DRAWS = 100_000
 """More are never drawn; levels far below its inverse need a tail that is known otherwise."""
 
+PLAIN_DRAWS, PLAIN_TAIL = 10_000, 1e-6
+"""At levels too small for relabellings, so many are enough where one of them reached the data (p is then far above the
+level), and where none did and the tail is below this share of the level (ten times as many would not either)."""
+
 SMALLEST_BATCH = 100
 LARGEST_BATCH = 20_000
 TIE_TOLERANCE = 1e-9
@@ -40,9 +44,12 @@ def permutation_p_value(observed: float, draw: Draw, *, level: float, tail: floa
     (``ENOUGH_EXCEEDANCES / level`` draws; then p = (1 + b) / (1 + B), Phipson and Smyth 2010). Valid at any level.
 
     :param level: the smallest level at which a decision will be taken, 0 < level <= 1.
-    :param tail: p-value by another way, taken where not one of ``MOST_DRAWS`` relabellings reached the data.
+    :param tail: p-value by another way, taken where no relabelling reached the data and ``MOST_DRAWS`` are too few to
+        tell p from the level.
     """
-    limit = min(MOST_DRAWS, math.ceil(ENOUGH_EXCEEDANCES / level))
+    limit = math.ceil(ENOUGH_EXCEEDANCES / level)
+    extrapolated = limit >= MOST_DRAWS
+    limit = min(limit, MOST_DRAWS)
     threshold = observed - TIE_TOLERANCE * max(1.0, abs(observed))
     drawn = exceeded = 0
     batch = SMALLEST_BATCH
@@ -56,9 +63,10 @@ def permutation_p_value(observed: float, draw: Draw, *, level: float, tail: floa
         exceeded += len(positions)
         drawn += len(reached)
         batch = min(2 * batch, LARGEST_BATCH)
+        if extrapolated and drawn >= PLAIN_DRAWS and (exceeded or tail <= PLAIN_TAIL * level):
+            break
     p_value = (1 + exceeded) / (1 + drawn)
-    beyond = exceeded == 0 and drawn == MOST_DRAWS
-    return PermutationResult(min(p_value, tail) if beyond else p_value, drawn, exceeded)
+    return PermutationResult(min(p_value, tail) if extrapolated and exceeded == 0 else p_value, drawn, exceeded)
 
 
 def relabelled_counts(

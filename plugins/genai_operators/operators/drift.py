@@ -187,7 +187,10 @@ class CheckDriftOperator(WorkloadOperator):
                 f"the present period of {format_duration(self.drift.window)} was judged already; "
                 f"the next begins at {again:%Y-%m-%d %H:%M:%S} UTC"
             )
-        first = first_batch_since(store, self.model, since=max(now - watch.period_s, champion.at))
+        since = max(now - watch.period_s, champion.at)
+        if last is not None and last.watch == watch and last.period + 1 == watch.period_at(now):
+            since = champion.at  # the last check was a period ago, give or take: nothing between the two is left out
+        first = first_batch_since(store, self.model, since=since)
         if last is not None:
             first = max(first, last.last + 1)
         end = batches.next_number(store, self.model)

@@ -148,6 +148,20 @@ class TestWhatIsJudged:
             loop.check()
         assert [(record.first, record.last) for record in loop.periods.newest()] == [(0, 1), (2, 3), (4, 5), (6, 7)]
 
+    def test_nothing_is_left_out_where_a_check_begins_late(self, start: Start) -> None:
+        loop = start(drift={"window": "1h"})
+        for moment in (
+            0,
+            10,
+            20,
+            3_700,
+        ):  # more than an hour lies between the checks, and the third batch came before it
+            loop.now = MONDAY + moment
+            loop.serve(USUAL, 20)
+            if moment in (10, 3_700):
+                loop.check()
+        assert [(record.first, record.last) for record in loop.periods.newest()] == [(0, 1), (2, 3)]
+
     def test_traffic_older_than_a_period_is_not(self, start: Start) -> None:
         loop = start(drift={"window": "1h"})
         loop.serve(USUAL, 20)
