@@ -37,7 +37,7 @@ class TestOneAttemptIsOneJob:
 
     def test_a_namesake_is_not_taken_over(self, cluster, backend, tmp_path):
         backend.launch(claimed(tmp_path / "theirs"))
-        ours = claimed(tmp_path / "ours", witness=str(tmp_path / "theirs" / "witness"))
+        ours = claimed(tmp_path / "ours", witness=str(tmp_path / "theirs" / "witness-one"))
         with pytest.raises(ConfigurationError, match="not of"):
             backend.launch(ours)
         assert backend.probe(ours).reason == "absent"

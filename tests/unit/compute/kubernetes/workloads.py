@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 def claimed(folder: Path, *, name: str = "one", resources: Resources | None = None, **params: Any) -> Attempt:
     """Attempt 1 at a workload of a twentieth of a second a step."""
     store = Store.open(folder.as_uri())
-    told = {"steps": 5, "step_s": 0.02, "witness": str(folder / "witness"), "name": name, **params}
+    told = {"steps": 5, "step_s": 0.02, "witness": str(folder / f"witness-{name}"), "name": name, **params}
     workload = Workload(kind=checkpointing.KIND, params=told)
     store.create_json(f"{workload.directory}/spec.json", workload.to_json())
     attempt = attempts.claim(
