@@ -25,7 +25,7 @@ class ControlClient:
         self._port = port
         self.namespace = namespace
 
-    def call(self, command: str, **arguments: Any) -> Any:
+    def call(self, command: str, /, **arguments: Any) -> Any:
         """Run any command by name. Raises ControlError."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         try:

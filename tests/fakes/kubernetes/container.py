@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -194,4 +193,3 @@ class SimulatedContainer:
 
 
 AnyContainer = Container | SimulatedContainer
-Started = Callable[..., Any]

@@ -233,7 +233,7 @@ class JobController:
     def _backoff_is_over(self, job: Object, memory: _Memory) -> bool:
         if not memory.failures:
             return True
-        wait = min(self._backoff_s * 2 ** (memory.failures - 1), LONGEST_BACKOFF_S)
+        wait: float = min(self._backoff_s * 2 ** (memory.failures - 1), LONGEST_BACKOFF_S)
         left = memory.last_failure + wait - time.time()
         if left > 0:
             self._queue.add((job["metadata"]["namespace"], job["metadata"]["name"]), after=left)

@@ -25,9 +25,9 @@ def apply_patch(kind: Kind, current: Object, patch: Any, content_type: str) -> O
     if not isinstance(patch, dict):
         raise errors.bad_request("error decoding patch: json: cannot unmarshal array into Go value of type map")
     if content_type in ("application/merge-patch+json", "application/apply-patch+yaml"):
-        return _merge(copy_of(current), patch)
+        return dict(_merge(copy_of(current), patch))
     if content_type == "application/strategic-merge-patch+json" and not kind.custom:
-        return _strategic(copy_of(current), patch)
+        return dict(_strategic(copy_of(current), patch))
     supported = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
     message = (
         "the body of the request was in an unknown format - accepted media types include: "

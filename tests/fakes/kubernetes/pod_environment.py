@@ -51,7 +51,7 @@ def prepare_folders(store: Store, pod: Object, *, root: Path, shared: Path) -> F
 
 def _volume(store: Store, pod: Object, volume: Mapping[str, Any], root: Path, shared: Path) -> Path:
     namespace = pod["metadata"]["namespace"]
-    folder = root / "volumes" / volume["name"]
+    folder: Path = root / "volumes" / volume["name"]
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
     if "persistentVolumeClaim" in volume:
@@ -181,7 +181,7 @@ def _field(pod: Object, path: str) -> str:
 
 def termination_message(container: Mapping[str, Any], code: int, *, log: Path, folder: Path) -> str:
     """What the container left as its last words: a file, or its log's last 80 lines when it failed (2 kB)."""
-    written = folder / container["name"]
+    written: Path = folder / container["name"]
     if written.is_file() and (text := written.read_text(errors="replace")[:LONGEST_MESSAGE]):
         return text
     if code == 0 or container["terminationMessagePolicy"] != "FallbackToLogsOnError" or not log.exists():

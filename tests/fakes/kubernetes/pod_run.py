@@ -62,7 +62,7 @@ class PodRun:
         self._tools = tools
         self._status = StatusWriter(tools.store, pod)
         self._status.silent = lambda: node.lost or self.stuck
-        self._root = tools.folder / "pods" / self.uid
+        self._root: Path = tools.folder / "pods" / self.uid
         spec = pod["spec"]
         self._main: list[Object] = spec["containers"][:1]
         self._initial: list[Object] = list(spec.get("initContainers") or [])

@@ -145,7 +145,7 @@ def _apply_trainer(name: str, trainer: Object, job: Object) -> None:
 def _patched(template: Object, patch: Object) -> Object:
     """Metadata and the named replicated jobs of a patch, merged by the lists' keys."""
     jobs = {one["name"]: one for one in (patch.get("spec") or {}).get("replicatedJobs") or []}
-    merged = copy_of(template)
+    merged: Object = copy_of(template)
     strategic = "application/strategic-merge-patch+json"
     if patch.get("metadata"):
         merged["metadata"] = apply_patch(_AS_BUILT_IN, merged.get("metadata") or {}, patch["metadata"], strategic)

@@ -66,6 +66,13 @@ class TestObjects:
         patched = batch.patch_namespaced_job("patched", NAMESPACE, {"metadata": {"labels": {"a": None, "c": "3"}}})
         assert patched.metadata.labels == {"b": "2", "c": "3"}
 
+    def test_a_status_is_written_only_through_its_subresource(self, batch, make_job):
+        batch.create_namespaced_job(NAMESPACE, make_job("status", suspend=True, managedBy="example.com/somebody"))
+        patch = {"status": {"succeeded": 3}, "metadata": {"labels": {"seen": "yes"}}}
+        assert batch.patch_namespaced_job("status", NAMESPACE, patch).status.succeeded is None
+        patched = batch.patch_namespaced_job_status("status", NAMESPACE, patch)
+        assert (patched.status.succeeded, patched.metadata.labels) == (3, {"seen": "yes"})
+
     def test_selectors(self, batch, make_job):
         for name, labels in (("one", {"k": "x", "n": "1"}), ("two", {"k": "y"}), ("three", {"k": "x"})):
             batch.create_namespaced_job(NAMESPACE, make_job(name, suspend=True, labels=labels))
@@ -215,6 +222,26 @@ class TestWatches:
         events = [json.loads(line) for line in answer.data.splitlines()]
         assert events[-1]["type"] == "BOOKMARK"
         assert int(events[-1]["object"]["metadata"]["resourceVersion"]) >= int(version)
+
+    def test_a_stalled_watch_misses_what_happens(self, cluster, batch, make_job):
+        version = batch.list_namespaced_job(NAMESPACE).metadata.resource_version
+        seen: list[str] = []
+        ended = threading.Event()
+
+        def follow() -> None:
+            stream = watch.Watch().stream(
+                batch.list_namespaced_job, NAMESPACE, resource_version=version, timeout_seconds=2
+            )
+            seen.extend(event["type"] for event in stream)
+            ended.set()
+
+        threading.Thread(target=follow, daemon=True).start()
+        cluster.faults.wait(lambda: cluster.faults.figures()["watches"] > 0, "a watch is open")
+        cluster.faults.stall_watches()
+        another = client.BatchV1Api(cluster.api_client())
+        another.create_namespaced_job(NAMESPACE, make_job("unseen", suspend=True))
+        assert ended.wait(10)
+        assert seen == []
 
     def test_a_dropped_watch_breaks_the_stream(self, cluster, batch):
         version = batch.list_namespaced_job(NAMESPACE).metadata.resource_version

@@ -17,6 +17,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from tests.fakes.kubernetes.fixture import IMAGE, ROOT, FakeCluster, cluster_from_environment
+from tests.fakes.kubernetes.settings import Image, NodeShape
 
 NAMESPACE = "genai"
 STUBBORN = "import signal,time;signal.signal(signal.SIGTERM,signal.SIG_IGN);print('up',flush=True);time.sleep(60)"
@@ -180,8 +181,6 @@ class TestLostNode:
 
 
 def _spare(name: str = "spare-1") -> Any:
-    from tests.fakes.kubernetes.settings import NodeShape
-
     return NodeShape(name)
 
 
@@ -221,6 +220,13 @@ class TestImages:
             return any('Failed to pull image "nobody/knows:1"' in event.message for event in events)
 
         cluster.faults.wait(said, "an event about the image")
+
+    def test_a_pushed_one(self, cluster, batch, make_job):
+        cluster.faults.add_image("registry.example/own", Image(("/bin",), command=("sh", "-c", "echo from the image")))
+        job = make_job("pushed", pod={"container": {"image": "registry.example/own:7", "command": []}})
+        batch.create_namespaced_job(NAMESPACE, job)
+        cluster.faults.wait_for_job("pushed")
+        assert "from the image" in cluster.faults.container_log(cluster.faults.pods("pushed")[0]["metadata"]["uid"])
 
 
 class TestQuota:

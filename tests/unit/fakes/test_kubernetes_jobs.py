@@ -248,6 +248,15 @@ class TestScheduling:
         cluster.faults.wait(lambda: "FailedScheduling" in events_of(cluster, "does-not"), "FailedScheduling")
         assert "didn't match Pod's node affinity/selector" in events_of(cluster, "does-not")["FailedScheduling"]
 
+    def test_a_preference_decides_between_nodes_that_fit(self, cluster, batch, make_job):
+        term = {"matchExpressions": [{"key": "nvidia.com/gpu.present", "operator": "Exists"}]}
+        preferred = [{"weight": 10, "preference": term}]
+        affinity = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+        pod = {"tolerations": [self.TOLERATION], "affinity": affinity}
+        batch.create_namespaced_job(NAMESPACE, make_job("preferring", pod=pod))
+        cluster.faults.wait_for_pod("preferring")
+        assert cluster.faults.pods("preferring")[0]["spec"]["nodeName"].startswith("gpu-")
+
     def test_devices_are_counted_and_given_back(self, cluster, batch, make_job):
         eight = {"resources": {"limits": {"nvidia.com/gpu": "8"}}}
         pod = {"container": eight, "tolerations": [self.TOLERATION]}
