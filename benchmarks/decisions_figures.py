@@ -47,7 +47,8 @@ class Figure:
     def line(self) -> str:
         """For the terminal."""
         text = f"{self.name:68} {self.value:12,.4g} {self.unit:10}"
-        text += f" baseline {self.baseline:10,.4g} ratio {self.ratio:8.3g}" if self.baseline else " " * 36
+        ratio = "" if self.ratio is None else f" ratio {self.ratio:8.3g}"
+        text += " " * 36 if self.baseline is None else f" baseline {self.baseline:10,.4g}{ratio:15}"
         if self.target is not None:
             sign = "<=" if self.sense == "at_most" else ">="
             text += f" target {sign} {self.target:,.6g} {'met' if self.met else 'MISSED'}"
