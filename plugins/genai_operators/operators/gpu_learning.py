@@ -16,6 +16,7 @@ from genai_operators.decisions.gpu_catalogue import CATALOGUE
 from genai_operators.decisions.gpu_observation import Observation, learn_from
 from genai_operators.decisions.gpu_options import Knowledge, TrainingRun
 from genai_operators.decisions.gpu_setup import Sharding, TrainingSetup
+from genai_operators.exceptions import DataError
 from genai_operators.operators.training_need import Rows, TrainingNeed, stored_shape, training_need
 from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
@@ -56,10 +57,16 @@ def observe(store: Store, directory: str, result: Result, *, need: TrainingNeed)
 def knowledge(store: Store) -> Knowledge:
     """Everything learnt so far.
 
-    :raises DataError: a record of another version.
+    :raises DataError: a record of another version or form; the message names it.
     """
-    records = [store.get_json(info.path)["observations"] for info in store.list(OBSERVATIONS)]
-    return learn_from(Observation.from_json(each) for record in records for each in record)
+    return learn_from(each for info in store.list(OBSERVATIONS) for each in _read(store, info.path))
+
+
+def _read(store: Store, path: str) -> list[Observation]:
+    try:
+        return [Observation.from_json(each) for each in store.get_json(path)["observations"]]
+    except (DataError, KeyError, TypeError) as error:
+        raise DataError(f"{store.uri_of(path)}: {error}. Delete it, and the plan no longer learns from it.") from error
 
 
 def _peak(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> Iterator[Observation]:

@@ -17,7 +17,8 @@ from genai_operators.decisions.gpu_observation import Observation
 from genai_operators.decisions.gpu_options import Knowledge
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
 from genai_operators.decisions.gpu_setup import Method, Precision, Sharding
-from genai_operators.exceptions import ConfigurationError
+from genai_operators.exceptions import ConfigurationError, DataError
+from genai_operators.operators.fine_tune import FineTuneOperator
 from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices
 from genai_operators.operators.gpu_learning import OBSERVATIONS, knowledge, observe, observe_training
 from genai_operators.operators.gpu_outlook import Training, binding_choice, gpu_choice, gpu_outlook
@@ -330,12 +331,36 @@ class TestLearning:
         kind = "full/none"
         assert knowledge(store).memory.factor(kind).upper > Knowledge().memory.factor(kind).upper
 
+    @pytest.mark.parametrize("record", [[], {"observations": [{"version": 9}]}, {"observations": 3}])
+    def test_a_record_of_another_form_is_named(self, store: Store, record: Any) -> None:
+        store.put_json(f"{OBSERVATIONS}/abc.json", record)
+        with pytest.raises(DataError, match=r"gpu_plan/observations/abc\.json.*Delete it"):
+            knowledge(store)
+
     def test_a_plan_is_made_with_what_was_learnt(self, root: Path, store: Store) -> None:
         training = Training(recipe=LORA, champion=None, files=())
         before = gpu_choice(training, wish=GpuWish(), store=store, root=root, today=TODAY)
         self.observe(store, "run", root, peak=1.3 * self.expected_peak(root))
         after = gpu_choice(training, wish=GpuWish(), store=store, root=root, today=TODAY)
         assert after.ladder[0].gpu_memory_bytes > before.ladder[0].gpu_memory_bytes
+
+
+class TestFineTuneOperator:
+    def finish(self, store: Store, config: dict[str, Any]) -> dict[str, Any]:
+        result = finished(store, "run", peak=5e10, resources=TestLearning.RUNG)
+        store.put_json("workloads/fine_tune/run/spec.json", {"params": {"recipe": LORA.to_json()}})
+        store.put_json("workloads/fine_tune/run/attempts/1/output/model/config.json", config)
+        operator = FineTuneOperator(task_id="t", model="bot", dataset="file:///d", store=store.uri)
+        context: Any = {}
+        return operator.finish(context, result)
+
+    def test_a_finished_training_teaches_the_next_plan(self, store: Store) -> None:
+        assert self.finish(store, CONFIG) == {}
+        assert knowledge(store).memory.kinds
+
+    def test_a_model_that_the_plan_does_not_understand_fails_no_training(self, store: Store) -> None:
+        assert self.finish(store, {"kv_lora_rank": 512, "model_type": "deepseek"}) == {}
+        assert not knowledge(store).memory.kinds
 
 
 class TestPage:
