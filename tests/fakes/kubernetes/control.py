@@ -62,6 +62,10 @@ class Control:
         """Everything of a kind; also while the API is away."""
         return self._cluster.store.all(kind_named(plural), namespace)
 
+    def root_writes(self) -> list[str]:
+        """Files that containers with a read-only root wrote outside of their volumes; a real one would have failed."""
+        return self._cluster.kubelets.root_writes
+
     def processes(self, pod: str, namespace: str) -> int:
         """The main process of a pod; 0 when none runs."""
         container = self._cluster.kubelets.run_of(namespace, pod).container

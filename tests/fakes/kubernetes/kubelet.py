@@ -41,6 +41,11 @@ class Kubelets:
             raise errors.bad_request(f"pod {name} does not have a host assigned")
         return run
 
+    @property
+    def root_writes(self) -> list[str]:
+        """Files that containers with a read-only root left outside of their volumes."""
+        return self._tools.root_writes
+
     def node(self, name: str) -> Node:
         """A node's kubelet."""
         return self.nodes.setdefault(name, Node(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Tools:
     images: Images
     events: Recorder
     folder: Path
+    #: Files that containers with a read-only root left outside of their volumes.
+    root_writes: list[str] = field(default_factory=list)
 
 
 class PodRun:
@@ -200,6 +202,8 @@ class PodRun:
         said = termination_message(container, code, log=self.log_path(container["name"]), folder=self._root)
         place = f"containerd://{self.uid}"
         state = terminated(code, started=self._started, container=place, reason=self.cause, message=said)
+        if (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
+            self._tools.root_writes += _files_in(self._root / "rootfs", self._root / "tmp")
         self._report(lambda: self._after(container, state, code))
 
     def _report(self, report: Callable[[], None]) -> None:
@@ -291,3 +295,7 @@ class PodRun:
         current = self._status.current()
         if current is not None and not self._status.silent():
             self._tools.events.event(current, reason, message, warning=warning, node=self.node.name)
+
+
+def _files_in(*folders: Path) -> list[str]:
+    return [str(path) for folder in folders for path in folder.rglob("*") if path.is_file()]

@@ -135,6 +135,14 @@ class TestContainer:
         cluster.faults.wait_for_job("volumes")
         assert log_of(core, cluster.faults.pods("volumes")[0]["metadata"]["name"]) == "scratch True\n"
 
+    def test_writing_beside_the_volumes_is_noted(self, cluster, batch, make_job):
+        """A read-only root cannot be had without privileges; who writes there is found out instead."""
+        container = {"securityContext": {"readOnlyRootFilesystem": True}}
+        job = make_job("writer", "open('beside.txt','w').write('x')", pod={"container": container})
+        batch.create_namespaced_job(NAMESPACE, job)
+        cluster.faults.wait_for_job("writer")
+        assert [path.rsplit("/", 1)[1] for path in cluster.faults.root_writes()] == ["beside.txt"]
+
     def test_a_missing_secret_keeps_it_waiting(self, cluster, batch, core, make_job):
         container = {"envFrom": [{"secretRef": {"name": "absent"}}]}
         batch.create_namespaced_job(NAMESPACE, make_job("secretless", QUICK, pod={"container": container}))
