@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from genai_operators.store import Store
 #: Usage of a running attempt is asked for this often.
 USAGE_INTERVAL_S = 10.0
 USAGE_FOLDER = "usage"
+TOTAL_NAME = "usage.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,16 @@ class Spent:
     def describe(self) -> str:
         """In a few words, for the log."""
         return f"spent {self.cost:.2f} {self.currency}".rstrip() + f" for {self.gpu_hours:.2f} GPU-hours"
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Spent:
+        """From ``usage.json``."""
+        return cls(
+            cost=float(record["cost"]),
+            gpu_hours=float(record["gpu_hours"]),
+            pods=int(record["pods"]),
+            currency=record["currency"],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``usage.json``."""
@@ -73,15 +84,8 @@ def total(records: Iterable[Usage], *, currency: str) -> Spent:
 
 def find_spent(store: Store, directory: str) -> Spent | None:
     """What ``usage.json`` says; ``None`` where the workload cost nothing that is known."""
-    record = store.find_json(f"{directory}/usage.json")
-    if record is None:
-        return None
-    return Spent(
-        cost=float(record["cost"]),
-        gpu_hours=float(record["gpu_hours"]),
-        pods=int(record["pods"]),
-        currency=record["currency"],
-    )
+    record = store.find_json(f"{directory}/{TOTAL_NAME}")
+    return None if record is None else Spent.from_json(record)
 
 
 class Meter:
@@ -126,7 +130,7 @@ class Meter:
         spent = self.spent(newest)
         if not spent.pods:
             return None
-        self._store.put_json(f"{self._directory}/usage.json", spent.to_json())
+        self._store.put_json(f"{self._directory}/{TOTAL_NAME}", spent.to_json())
         return spent
 
     def _of(self, attempt: Attempt) -> dict[str, Usage]:

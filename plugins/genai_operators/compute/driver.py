@@ -102,9 +102,8 @@ class Driver:
         if isinstance(error, WorkloadTimeout):
             return self._settle(attempt, Status.FAILED, error, news=news)
         ending = None if error is None else attempts.recorded_ending(attempt)
-        if (
-            ending is not None and ending.disposition is Disposition.FAIL
-        ):  # it can never begin; another is seen gone first
+        # What can never begin has ended by that; what was begun is seen gone first.
+        if ending is not None and ending.disposition is Disposition.FAIL:
             return self._after_end(attempt, ending, news=news)
         self._mind_the_budget(attempt)
         if probe.reason == ABSENT:

@@ -45,9 +45,7 @@ class Patience:
         """``False`` if it has just begun, so that there is nothing to be impatient about."""
         if attempts.abandon(attempt, reason=str(error)):
             attempts.give_up(attempt, error)
-        elif (
-            self._backend_of(attempt).restarts and silent_s >= SILENT_S
-        ):  # it was taken away and waits for another machine
+        elif self._backend_of(attempt).restarts and silent_s >= SILENT_S:  # taken away, it waits for another machine
             attempts.request_cancel(attempt, reason=str(error), error=type(error))
         else:
             return False

@@ -120,8 +120,10 @@ def kubernetes_compute(connection: str = KUBERNETES_CONNECTION) -> dict[str, Any
     extra = {
         name: value
         for name, value in _connection(connection).extra_dejson.items()
-        if not name.startswith("extra__kubernetes__") and name not in PROVIDER_KEYS and value not in (None, "")
+        if name not in PROVIDER_KEYS and not name.startswith("extra__kubernetes__") and value is not None
     }
+    if not extra.get("namespace", "x"):
+        del extra["namespace"]  # the provider's form leaves an empty field
     if unknown := sorted(set(extra) - own):
         near = difflib.get_close_matches(unknown[0], own, n=1)
         hint = f" did you mean {near[0]!r}?" if near else ""

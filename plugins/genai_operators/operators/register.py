@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from genai_operators.compute.budget import TOTAL_NAME, Spent
 from genai_operators.compute.contract import Artifact, Result
 from genai_operators.exceptions import BadWorkload
 from genai_operators.operators import lineage
@@ -79,17 +80,18 @@ class RegisterModelOperator(BaseOperator):
         keys = settings.signing()
         training, spec = _read_result(self.training)
         evaluation = None if not self.evaluation else _read_result(self.evaluation)[0]
+        spent = _read_spent(self.training)
         artifact = training.outputs.get(MODEL_OUTPUT)
         if artifact is None:
             raise BadWorkload(f"{self.training} has no output {MODEL_OUTPUT!r}; is it the result of a fine-tuning?")
-        tags = self._tags(context, artifact, spec, evaluation)
+        tags = {**self._tags(context, artifact, spec, evaluation), **_cost_tags(spent)}
         with tempfile.TemporaryDirectory() as folder:
             package = Path(folder) / "package"
             _build_package(
                 package, self.model, artifact=artifact, training=training, spec=spec, evaluation=evaluation, keys=keys
             )
             self.log.info("signed %s, digest %s", artifact.uri, artifact.digest[:12])
-            figures = dict(evaluation.metrics) if evaluation else {}
+            figures = {**(evaluation.metrics if evaluation else {}), **_cost_metrics(spent)}
             version = registry.register(self.model, package, tags=tags, metrics={**training.metrics, **figures})
         self.log.info("%s v%s is complete in MLflow at %s", self.model, version.version, registry.rest.uri)
         self._remember(context, artifact, version.version)
@@ -134,6 +136,23 @@ def _read_result(uri: str) -> tuple[Result, dict[str, Any]]:
     """A workload's result and its spec."""
     store, name = locate(uri)
     return Result.from_json(store.get_json(name)), store.get_json("spec.json")
+
+
+def _read_spent(uri: str) -> Spent | None:
+    """What the workload of a result has cost; ``None`` where that is not known."""
+    record = locate(uri)[0].find_json(TOTAL_NAME)
+    return None if record is None else Spent.from_json(record)
+
+
+def _cost_tags(spent: Spent | None) -> dict[str, str]:
+    if spent is None:
+        return {}
+    cost = f"{spent.cost:.2f} {spent.currency}".rstrip()
+    return {"genai.cost": cost, "genai.gpu_hours": f"{spent.gpu_hours:.2f}"}
+
+
+def _cost_metrics(spent: Spent | None) -> dict[str, float]:
+    return {} if spent is None else {"training_cost": spent.cost, "training_gpu_hours": spent.gpu_hours}
 
 
 def _build_package(
