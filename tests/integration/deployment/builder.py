@@ -58,8 +58,15 @@ def registry_answers() -> bool:
         return False
 
 
+class NoContainers(Exception):
+    """The tools are there, but a container does not start, or no base image can be had."""
+
+
 class Builder:
-    """:param folder: of its own, for images, containers and configuration. :param cache: keeps the stand-in's files."""
+    """:raises NoContainers: why nothing can be built or run here.
+
+    :param folder: of its own, for images, containers and configuration. :param cache: keeps the stand-in's files.
+    """
 
     def __init__(self, folder: Path, *, cache: Path) -> None:
         self._folder = folder
@@ -67,28 +74,22 @@ class Builder:
         (folder / "containers.conf").write_text(CONTAINERS_CONF)
         self._environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
         self._storage = ("--root", str(folder / "storage"), "--runroot", str(folder / "run"))
-        self.base = self._pulled() if registry_answers() else self._stand_in()
+        try:
+            self.base = self._pulled() if registry_answers() else self._stand_in()
+            self._call([*self._run_command(), self.base, "true"], timeout=RUN_TIMEOUT_S)
+        except (AssertionError, subprocess.TimeoutExpired) as error:
+            raise NoContainers(str(error)) from error
 
     def build(self, context: Path, dockerfile: str, *, tag: str, target: str = "", **arguments: str) -> str:
         """Build and return the image's name."""
         options = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
         command = [
-            *(
-                "buildah",
-                *self._storage,
-                "bud",
-                "--runtime",
-                "runc",
-                *LIMITS,
-                "--isolation",
-                "oci",
-                "--network",
-                "host",
-            ),
-            *("--format", "docker", "--pull-never", "--layers", *self._package_index(), *options),
+            *("buildah", *self._storage, "bud", "--runtime", "runc", *LIMITS, "--isolation", "oci"),
+            *("--network", "host"),
+            *("--format", "docker", "--pull-never", *self._package_index(), *options),
             *(("--target", target) if target else ()),
             *("--tag", f"localhost/{tag}", "--file", str(context / dockerfile), str(context)),
-        ]
+        ]  # fmt: skip
         self._call(command, timeout=BUILD_TIMEOUT_S)
         return f"localhost/{tag}"
 
@@ -103,13 +104,8 @@ class Builder:
         """Run a container to its end, as restricted as in a cluster: read-only root, no capability, no network."""
         variables = [word for name, value in (environment or {}).items() for word in ("--env", f"{name}={value}")]
         mounts = [word for path, target in (volumes or {}).items() for word in ("--volume", f"{path}:{target}")]
-        hardening = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
-        return self._call(
-            [*("podman", *self._storage, "--runtime", "runc", "run", "--rm", "--pull=never", *LIMITS, *hardening),
-             *options, *variables, *mounts, image, *command],
-            timeout=RUN_TIMEOUT_S,
-            check=False,
-        )  # fmt: skip
+        arguments = [*options, *variables, *mounts, image, *command]
+        return self._call([*self._run_command(), *arguments], timeout=RUN_TIMEOUT_S, check=False)
 
     def inspect(self, image: str) -> dict[str, object]:
         """The image's configuration."""
@@ -122,6 +118,10 @@ class Builder:
         for command in (["rm", "--all", "--force"], ["rmi", "--all", "--force"]):
             self._call(["podman", *self._storage, *command], timeout=RUN_TIMEOUT_S, check=False)
 
+    def _run_command(self) -> list[str]:
+        hardening = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
+        return ["podman", *self._storage, "--runtime", "runc", "run", "--rm", "--pull=never", *LIMITS, *hardening]
+
     def _pulled(self) -> str:
         self._call(["podman", *self._storage, "pull", REAL_BASE], timeout=BUILD_TIMEOUT_S)
         return REAL_BASE
@@ -132,7 +132,9 @@ class Builder:
             self._cache.mkdir(parents=True, exist_ok=True)
             draft = archive.with_suffix(".new.tar")
             packages = "--include=python3,python3-venv,ca-certificates"
-            self._call(["mmdebstrap", "--variant=minbase", packages, "bookworm", str(draft)], timeout=BUILD_TIMEOUT_S)
+            without = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "locale", "man")]
+            command = ["mmdebstrap", "--variant=minbase", packages, *without, "bookworm", str(draft)]
+            self._call(command, timeout=BUILD_TIMEOUT_S)
             draft.rename(archive)
         self._call(["podman", *self._storage, "import", str(archive), STAND_IN], timeout=BUILD_TIMEOUT_S)
         return STAND_IN
