@@ -148,6 +148,7 @@ def rendezvous(request: PodRequest) -> list[dict[str, Any]]:
     """Variables by which torchrun finds the other nodes: the first pod's name in the JobSet's own domain is known."""
     name = request.attempt.name
     index = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}
+    own = request.settings.env
     told = {
         "PET_NNODES": str(request.resources.nodes),
         "PET_NPROC_PER_NODE": str(processes_per_node(request.resources)),
@@ -155,7 +156,7 @@ def rendezvous(request: PodRequest) -> list[dict[str, Any]]:
         "PET_MASTER_PORT": str(RENDEZVOUS_PORT),
     }
     return [
-        *({"name": variable, "value": value} for variable, value in told.items()),
+        *({"name": variable, "value": value} for variable, value in told.items() if variable not in own),
         {"name": "PET_NODE_RANK", "valueFrom": index},
     ]
 

@@ -33,8 +33,8 @@ class Observer:
     paths: Paths
 
     def glance(self, attempt: Attempt) -> Observation | None:
-        """What the shared watch has; ``None`` where it does not know enough."""
-        watch = shared_watch(self.api, self.paths.namespace)
+        """What the shared watch has; ``None`` where it does not know enough, as of JobSets and TrainJobs."""
+        watch = shared_watch(self.api, self.paths.namespace) if attempt.resources.nodes == 1 else None
         sight = watch.look(attempt.name) if watch is not None else None
         if sight is None or sight.job is None or not names.is_ours(sight.job, attempt):
             return None

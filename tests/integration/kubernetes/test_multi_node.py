@@ -1,0 +1,132 @@
+"""Fine-tuning on two nodes: pods of a JobSet, or of a TrainJob, each with torchrun, that meet over the network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genai_operators.compute import attempts
+from genai_operators.compute.contract import Attempt, Workload
+from genai_operators.compute.escalation import Ask
+from genai_operators.compute.kubernetes.backend import KubernetesCompute
+from genai_operators.compute.resources import GIB, Resources
+from genai_operators.store import Store
+from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, fake_cluster, workload_image
+from tests.fakes.kubernetes.settings import Settings, cpu_node
+from tests.fakes.workload_process import dataset_input, record
+
+pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
+
+TINY: dict[str, Any] = {
+    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
+    "tokenizer": {"vocab_size": 300},
+    "max_steps": 12,
+    "batch_size": 4,
+    "save_every_steps": 4,
+    "max_length": 64,
+    "learning_rate": 5e-3,
+}
+ROWS = [record(f"thing {n % 7}", f'{{"mood":"{("good", "bad")[n % 2]}"}}', identity=str(n)) for n in range(40)]
+PATIENCE_S = 240.0
+
+
+@pytest.fixture
+def cluster(
+    tmp_path: Path, workload_python: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[FakeCluster]:
+    images = {IMAGE.split("@")[0]: workload_image(workload_python)}
+    settings = Settings(folder="", images=images, nodes=(cpu_node("node-1"), cpu_node("node-2")))
+    with fake_cluster(settings, folder=tmp_path / "cluster") as found:
+        monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig))
+        yield found
+
+
+@pytest.fixture
+def backend(cluster: FakeCluster, request: pytest.FixtureRequest) -> KubernetesCompute:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return KubernetesCompute(
+        connection=request.node.name,
+        namespace=cluster.namespace,
+        image=cluster.image,
+        service_account="default",
+        # Pods of the fake cluster are processes of one host, which has no names for them.
+        env={"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
+    )
+
+
+def two_nodes(folder: Path, **recipe: Any) -> Attempt:
+    """Attempt 1 at a training on two nodes."""
+    store = Store.open(folder / "store")
+    inputs = {"dataset": dataset_input(store, "rows", {"train": ROWS})}
+    params = {"model": "m", "recipe": {**TINY, **recipe}, "seed": 1, "rehearsal": None}
+    workload = Workload(kind="fine_tune", params=params, inputs=inputs)
+    store.create_json(f"{workload.directory}/spec.json", workload.to_json())
+    attempt = attempts.claim(
+        store,
+        workload.directory,
+        number=1,
+        backend={"target": "kubernetes"},
+        owner=None,
+        step=-1,
+        stalls=0,
+        ask=Ask(Resources(nodes=2, cpu=0.5, memory_bytes=GIB)),
+    )
+    assert attempt is not None
+    return attempt
+
+
+def wait_for_end(cluster: FakeCluster, backend: KubernetesCompute, attempt: Attempt) -> str:
+    """Its last phase."""
+
+    def look() -> str:
+        phase = backend.probe(attempt).phase.value
+        return phase if phase in ("succeeded", "failed") else ""
+
+    return str(cluster.faults.wait(look, "its end", seconds=PATIENCE_S))
+
+
+def log_of(attempt: Attempt) -> str:
+    """All lines that the supervisor wrote."""
+    chunks = attempt.store.list(attempt.path("log"))
+    return "".join(attempt.store.get(chunk.path).decode() for chunk in chunks)
+
+
+class TestJobSet:
+    def test_two_pods_train_together_and_maintenance_costs_no_attempt(self, cluster, backend, tmp_path):
+        attempt = two_nodes(tmp_path, max_steps=40)
+        backend.launch(attempt)
+        cluster.faults.wait(
+            lambda: attempts.newest_checkpoint_step(attempt.store, attempt.directory) > 0,
+            "a checkpoint",
+            seconds=PATIENCE_S,
+        )
+        first, second = (pod["metadata"]["name"] for pod in cluster.faults.pods())
+        cluster.faults.preempt(second)
+        assert wait_for_end(cluster, backend, attempt) == "succeeded", cluster.faults.describe()
+        assert first not in [pod["metadata"]["name"] for pod in cluster.faults.pods()]
+        assert cluster.faults.created("jobsets") == 1
+        assert "on 2 devices" in log_of(attempt)
+        assert "resuming from the checkpoint" in log_of(attempt)
+        result = attempts.find_result(attempt.store, attempt.directory)
+        assert result is not None
+        assert result.attempt == 1
+        assert result.metrics["train_steps"] == 40
+
+
+class TestTrainJob:
+    def test_a_runtime_of_kubeflow_runs_the_same_pods(self, cluster, backend, tmp_path):
+        attempt = two_nodes(tmp_path)
+        on_kubeflow = replace(backend, multi_node="trainjob")
+        on_kubeflow.launch(attempt)
+        assert wait_for_end(cluster, on_kubeflow, attempt) == "succeeded", cluster.faults.describe()
+        assert cluster.faults.created("trainjobs") == 1
+        assert "on 2 devices" in log_of(attempt)
+        on_kubeflow.stop(attempt)
+        cluster.faults.wait(lambda: not cluster.faults.pods(), "its pods to go")
