@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from genai_operators.decisions.gpu_catalogue import gpu_named
-from genai_operators.decisions.gpu_memory import training_memory
+from genai_operators.decisions.gpu_memory import Constants, training_memory
 from genai_operators.decisions.gpu_options import Knowledge, TrainingRun, memory_kind, time_kind, training_hours
 from genai_operators.decisions.gpu_setup import TrainingSetup
 from genai_operators.decisions.gpu_shape import ModelShape
@@ -23,14 +24,24 @@ LEAST_HOURS = 0.1
 """A shorter run says more of its start than of its pace."""
 
 
+class PeakIs(StrEnum):
+    """What a measured peak counts. ``live``: tensors alone, as ``torch.cuda.max_memory_allocated()`` tells. ``needed``:
+    with the allocator's losses and the CUDA context. ``shown``: with its cache of other lengths, too, as ``nvidia-smi``
+    shows it.
+    """
+
+    LIVE = "live"
+    NEEDED = "needed"
+    SHOWN = "shown"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Observation:
     """One run as it was. Its GPUs, micro-batch and sharding stand in ``setup``.
 
     :param run: how much was trained; ``startup_hours`` as far as ``hours`` includes a start.
     :param gpu: name in the catalogue; ``None`` where nobody knows: then it teaches memory only.
-    :param peak: bytes of the fullest GPU, the CUDA context included.
-    :param cache_counted: ``peak`` has the allocator's cache of other lengths, too, as ``nvidia-smi`` shows it.
+    :param peak: bytes of the fullest GPU. :param peak_is: what was counted.
     :param hours: of the whole run without interruptions; ``None`` where it was interrupted.
     :param ran_out_of: bytes of a GPU that were not enough; ``peak`` is then not needed.
     """
@@ -40,7 +51,7 @@ class Observation:
     run: TrainingRun
     gpu: str | None = None
     peak: float | None = None
-    cache_counted: bool = False
+    peak_is: PeakIs = PeakIs.NEEDED
     hours: float | None = None
     ran_out_of: float | None = None
 
@@ -60,9 +71,10 @@ class Observation:
                 shape=ModelShape(**record["shape"]),
                 setup=TrainingSetup(**setup),
                 run=TrainingRun(**record["run"]),
-                **{name: record[name] for name in ("gpu", "peak", "cache_counted", "hours", "ran_out_of")},
+                **{name: record[name] for name in ("gpu", "peak", "hours", "ran_out_of")},
+                peak_is=PeakIs(record["peak_is"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"GPU observation cannot be read: {error!r}") from error
 
 
@@ -78,9 +90,16 @@ def learn_from(observations: Iterable[Observation], knowledge: Knowledge | None 
         if seen.ran_out_of is not None:
             memory = memory.observe_out_of_memory(kind, estimated=estimate.peak, capacity=seen.ran_out_of)
         elif seen.peak is not None:
-            expected = estimate.reserved if seen.cache_counted else estimate.peak
-            memory = memory.observe(kind, estimated=expected, measured=seen.peak)
+            memory = memory.observe(kind, estimated=_counted(seen), measured=seen.peak)
         if seen.gpu is not None and seen.hours is not None and seen.hours >= LEAST_HOURS:
             hours = training_hours(seen.shape, seen.setup, seen.run, gpu_named(seen.gpu))
             time = time.observe(time_kind(seen.setup, seen.gpu), estimated=hours, measured=seen.hours)
     return replace(knowledge, memory=memory, time=time)
+
+
+def _counted(seen: Observation) -> float:
+    """The estimate of what was counted."""
+    if seen.peak_is is PeakIs.LIVE:
+        return training_memory(seen.shape, seen.setup, constants=Constants(fragmentation=0.0)).allocated
+    estimate = training_memory(seen.shape, seen.setup)
+    return estimate.reserved if seen.peak_is is PeakIs.SHOWN else estimate.peak

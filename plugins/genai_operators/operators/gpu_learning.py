@@ -13,7 +13,7 @@ from genai_operators.compute.contract import Result
 from genai_operators.compute.ending import Ending
 from genai_operators.compute.resources import Resources
 from genai_operators.decisions.gpu_catalogue import CATALOGUE
-from genai_operators.decisions.gpu_observation import Observation, learn_from
+from genai_operators.decisions.gpu_observation import Observation, PeakIs, learn_from
 from genai_operators.decisions.gpu_options import Knowledge, TrainingRun
 from genai_operators.decisions.gpu_setup import Sharding, TrainingSetup
 from genai_operators.exceptions import DataError
@@ -22,7 +22,7 @@ from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
 
 OBSERVATIONS = "gpu_plan/observations"
-#: In a training's metrics, or in the last heartbeat of its supervisor: bytes of the fullest GPU.
+#: Bytes of the fullest GPU: of tensors, in a training's metrics; else as shown, in its supervisor's last heartbeat.
 PEAK_METRIC = "peak_gpu_memory_bytes"
 
 
@@ -71,8 +71,10 @@ def _read(store: Store, path: str) -> list[Observation]:
 
 def _peak(store: Store, directory: str, result: Result, *, need: TrainingNeed) -> Iterator[Observation]:
     """Of the attempt that won; nothing without a GPU."""
-    heartbeat = store.find_json(f"{directory}/attempts/{result.attempt}/heartbeat.json") or {}
-    peak = result.metrics.get(PEAK_METRIC) or heartbeat.get(PEAK_METRIC) or 0.0
+    peak, peak_is = result.metrics.get(PEAK_METRIC, 0.0), PeakIs.LIVE
+    if not peak:
+        heartbeat = store.find_json(f"{directory}/attempts/{result.attempt}/heartbeat.json") or {}
+        peak, peak_is = heartbeat.get(PEAK_METRIC) or 0.0, PeakIs.SHOWN
     if peak <= 0:
         return
     resources = _resources(store, directory, result.attempt)
@@ -84,7 +86,7 @@ def _peak(store: Store, directory: str, result: Result, *, need: TrainingNeed) -
         run=replace(_done(need, result.metrics), startup_hours=0.0),
         gpu=resources.gpu if resources.gpu in CATALOGUE else None,
         peak=peak,
-        cache_counted=True,  # rows are padded to the longest of their batch, so lengths vary
+        peak_is=peak_is,
         hours=result.seconds / 3600 if whole and result.seconds > 0 else None,
     )
 

@@ -12,7 +12,7 @@ import pytest
 
 from genai_operators.compute.contract import Artifact, Result
 from genai_operators.compute.resources import Resources
-from genai_operators.decisions.gpu_memory import training_memory
+from genai_operators.decisions.gpu_memory import Constants, training_memory
 from genai_operators.decisions.gpu_observation import Observation
 from genai_operators.decisions.gpu_options import Knowledge
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
@@ -265,7 +265,8 @@ class TestLearning:
         return observe(store, f"workloads/fine_tune/{name}", result, need=need(root=root))
 
     def expected_peak(self, root: Path) -> float:
-        return training_memory(need(root=root).shape, replace(need(root=root).setup, accumulation=16)).reserved
+        setup = replace(need(root=root).setup, accumulation=16)
+        return training_memory(need(root=root).shape, setup, constants=Constants(fragmentation=0.0)).allocated
 
     def test_peaks_as_foretold_narrow_the_plan(self, root: Path, store: Store) -> None:
         peak = self.expected_peak(root)
@@ -302,7 +303,9 @@ class TestLearning:
     def test_the_supervisors_last_word_counts_where_the_workload_said_nothing(self, root: Path, store: Store) -> None:
         store.put_json("workloads/fine_tune/run/attempts/1/heartbeat.json", {"peak_gpu_memory_bytes": 4e10})
         assert self.observe(store, "run", root, peak=0.0)
-        assert knowledge(store).memory.kinds
+        (info,) = store.list(OBSERVATIONS)
+        (record,) = store.get_json(info.path)["observations"]
+        assert (record["peak"], record["peak_is"]) == (4e10, "shown")
 
     def test_an_attempt_that_resumed_teaches_no_time(self, root: Path, store: Store) -> None:
         result = replace(finished(store, "run", peak=5e10, resources=self.RUNG, seconds=7200.0), attempt=2)
