@@ -28,6 +28,7 @@ from genai_operators.settings_file import read_settings
 from genai_operators.spec.changes import Change, changes_between
 from genai_operators.spec.loader import MODELS, ModelFile, read_models, read_recipe, recipe_names
 from genai_operators.spec.model import ModelSpec
+from genai_operators.spec.policy import Policy
 from genai_operators.spec.quantities import format_duration
 from genai_operators.spec.yaml_nodes import YamlError, parse_yaml
 from genai_operators.store import Store
@@ -170,8 +171,21 @@ def _print_outlook(item: Outlook, console: Console) -> None:
 
 
 def _schedule(spec: ModelSpec) -> str:
-    checks = f"checks for drift ({spec.schedule.drift})" if spec.schedule.drift else "never checks for drift"
-    return f"{checks}, retrains on drift" + (f" and at {spec.schedule.retrain}" if spec.schedule.retrain else "")
+    fixed = f"retrains at {spec.schedule.retrain}" if spec.schedule.retrain else ""
+    if not spec.schedule.drift:
+        return ", ".join(filter(None, ("never checks for drift, so the policy is never asked", fixed)))
+    return ", ".join(filter(None, (f"checks for drift ({spec.schedule.drift})", _policy(spec.policy), fixed)))
+
+
+def _policy(policy: Policy) -> str:
+    reasons = ["drift"]
+    if policy.maximum_negative_feedback is not None:
+        reasons.append(f"over {policy.maximum_negative_feedback:.0%} wrong answers")
+    if policy.enough_new_rows is not None:
+        reasons.append(f"{policy.enough_new_rows:,} judged answers")
+    if policy.maximum_age is not None:
+        reasons.append(f"an age of {format_duration(policy.maximum_age)}")
+    return f"retrains on {' or '.join(reasons)}, once in {format_duration(policy.cooldown)} at most"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,6 +41,14 @@ class TestPullRequest:
         assert "small; seed 1" in said
         assert "5 % -> 25 % -> 50 % -> 100 %" in said
 
+    def test_what_happens_by_itself_is_named_with_its_reasons(self, project: Path) -> None:
+        assert "retrains on drift or 5,000 judged answers or an age of 90d, once in 1d at most" in run(project)[1]
+        policy = "policy: {maximum_negative_feedback: 0.2, enough_new_rows: null, maximum_age: null, cooldown: 12h}\n"
+        (project / "include/models/bot.yaml").write_text(MODEL + policy)
+        assert "retrains on drift or over 20% wrong answers, once in 12h at most" in run(project)[1]
+        (project / "include/models/bot.yaml").write_text(MODEL + "schedule: {drift: null, retrain: '@daily'}\n")
+        assert "never checks for drift, so the policy is never asked, retrains at @daily" in run(project)[1]
+
     def test_a_wrong_file_fails_with_its_line_and_the_others_are_still_shown(self, project: Path) -> None:
         (project / "include/models/wrong.yaml").write_text("data:\n  train: x\n  format: cvs\n")
         code, said = run(project)
