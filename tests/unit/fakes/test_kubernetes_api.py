@@ -300,6 +300,25 @@ class TestAccess:
             assert refusal(old.list_namespaced_job, NAMESPACE)[0] == 401
             assert client.BatchV1Api(cluster.api_client()).list_namespaced_job(NAMESPACE).items == []
 
+    def test_a_token_holds_for_as_long_as_it_was_issued(self, cluster):
+        cluster.faults.add_token("short", valid_s=1.0)
+        configuration = client.Configuration(
+            host=f"http://127.0.0.1:{cluster.port}",
+            api_key={"BearerToken": "short"},
+            api_key_prefix={"BearerToken": "Bearer"},
+        )
+        batch = client.BatchV1Api(client.ApiClient(configuration))
+        assert batch.list_namespaced_job(NAMESPACE).items == []
+
+        def expired() -> bool:
+            try:
+                batch.list_namespaced_job(NAMESPACE)
+            except ApiException as refused:
+                return bool(refused.status == 401)
+            return False
+
+        cluster.faults.wait(expired, "401")
+
     def test_groups_can_be_missing(self, cluster, custom):
         named = {"group": "kueue.x-k8s.io", "version": "v1beta2", "plural": "localqueues", "namespace": NAMESPACE}
         assert custom.list_namespaced_custom_object(**named)["items"] == []
