@@ -10,7 +10,7 @@ from typing import Any
 from tests.fakes.kubernetes.controller import Recorder, WorkQueue
 from tests.fakes.kubernetes.deletion import is_terminal, set_condition
 from tests.fakes.kubernetes.devices import Devices
-from tests.fakes.kubernetes.kinds import NODES, PODS, Object
+from tests.fakes.kubernetes.kinds import CLAIM_TEMPLATES, NODES, PODS, Object
 from tests.fakes.kubernetes.quantities import add_up, pod_requests, quantity
 from tests.fakes.kubernetes.selectors import expression_holds
 from tests.fakes.kubernetes.storage import Change, Store
@@ -52,7 +52,7 @@ class Scheduler:
             elif change.type == "DELETED" or is_terminal(change.object):
                 self._waiting.discard(key)
                 self._retry_waiting()
-        elif change.kind is NODES:
+        elif change.kind in (NODES, CLAIM_TEMPLATES):
             self._retry_waiting()
 
     def _retry_waiting(self) -> None:

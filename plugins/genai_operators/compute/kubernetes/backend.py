@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from genai_operators.compute import attempts
 from genai_operators.compute.contract import GONE, Attempt, Phase, Probe
 from genai_operators.compute.ending import error_class
 from genai_operators.compute.kubernetes import names, pods
-from genai_operators.compute.kubernetes.api import KubernetesApi
+from genai_operators.compute.kubernetes.api import Json, KubernetesApi
 from genai_operators.compute.kubernetes.grace import grace_s
 from genai_operators.compute.kubernetes.last_words import with_last_words
 from genai_operators.compute.kubernetes.manifest import companions, manifest
@@ -19,11 +20,17 @@ from genai_operators.compute.kubernetes.observe import Observer
 from genai_operators.compute.kubernetes.paths import Paths
 from genai_operators.compute.kubernetes.phases import STUCK, Observation, classify
 from genai_operators.compute.kubernetes.pod import PodRequest
+from genai_operators.compute.kubernetes.remembered import Remembered
 from genai_operators.compute.kubernetes.removal import Removal
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
 from genai_operators.compute.kubernetes.usage import Meter
 from genai_operators.compute.resources import Usage
 from genai_operators.exceptions import ConfigurationError, WorkloadFailed
+
+#: How long it is taken for granted that what was created is there.
+CREATED_S = 60.0
+
+_companions: Remembered[Json | None] = Remembered(seconds=CREATED_S)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +65,8 @@ class KubernetesCompute(KubernetesSettings):
         :raises ConfigurationError: no digest, no permission, a rejected manifest, or a foreign Job of that name.
         :raises QuotaExceeded: the namespace may hold no further Job.
         """
-        request = PodRequest(attempt=attempt, settings=self, grace_s=grace_s(attempt, self.grace_s))
         path = self.paths.collection(attempt.resources)
-        found = self.api.create(path, manifest(request)) or self.api.find(f"{path}/{attempt.name}")
+        found = self.api.create(path, manifest(self._request(attempt))) or self.api.find(f"{path}/{attempt.name}")
         if found is None:
             return  # somebody has just removed it: the next probe says so
         if not names.is_ours(found, attempt):
@@ -68,8 +74,7 @@ class KubernetesCompute(KubernetesSettings):
                 f"namespace {self.namespace} has a {found.get('kind') or 'Job'} {attempt.name} that is not of "
                 f"{attempt.store.uri}. Delete it, or use another namespace."
             )
-        for collection, companion in companions(request, owner=found, paths=self.paths):
-            self.api.create(collection, companion)
+        self._complete(attempt, found)
 
     def probe(self, attempt: Attempt) -> Probe:
         """Look at its object and pods. That it is gone is never said from memory: the cluster is asked once more."""
@@ -79,6 +84,8 @@ class KubernetesCompute(KubernetesSettings):
         if seen is None or probe is None or probe.phase in GONE or probe.error is not None:
             seen = observer.look(attempt)
             probe = classify(seen, now=time.time())
+        if probe.phase in (Phase.QUEUED, Phase.STARTING) and seen.job is not None and self.device_class:
+            self._complete(attempt, seen.job)
         if probe.reason == STUCK:
             return self._release(attempt, seen, probe)
         if probe.error is not None and probe.phase not in GONE:
@@ -94,6 +101,15 @@ class KubernetesCompute(KubernetesSettings):
     def usage(self, attempt: Attempt) -> Sequence[Usage]:
         """What its pods had, from the moment that each had its node."""
         return Meter(self.api, self.paths, self.prices).usage(attempt)
+
+    def _request(self, attempt: Attempt) -> PodRequest:
+        return PodRequest(attempt=attempt, settings=self, grace_s=grace_s(attempt, self.grace_s))
+
+    def _complete(self, attempt: Attempt, found: Json) -> None:
+        """Create what belongs to the attempt's object; whoever created that may have died in between."""
+        uid = found["metadata"]["uid"]
+        for path, companion in companions(self._request(attempt), uid=uid, paths=self.paths):
+            _companions.get((self.api, path, uid), partial(self.api.create, path, companion))
 
     # --- what cannot end by itself -----------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from genai_operators.compute.kubernetes.api import Json
 from genai_operators.compute.kubernetes.devices import claim_template
 from genai_operators.compute.kubernetes.manifest_parts import DISRUPTED, object_metadata, queueing
 from genai_operators.compute.kubernetes.multi_node import job_set, train_job
@@ -24,16 +23,16 @@ def manifest(request: PodRequest) -> dict[str, Any]:
     return job_set(request) if request.settings.multi_node == "jobset" else train_job(request)
 
 
-def companions(request: PodRequest, *, owner: Json, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
-    """Further objects, each with its collection. They belong to ``owner``, the created object, and go with it."""
+def companions(request: PodRequest, *, uid: str, paths: Paths) -> list[tuple[str, dict[str, Any]]]:
+    """Further objects, each with its collection. They belong to the created object, whose uid it is, and go with it."""
     if not (request.settings.device_class and request.resources.gpu_count):
         return []
-    metadata = owner["metadata"]
+    made = manifest(request)
     reference = {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": metadata["name"],
-        "uid": metadata["uid"],
+        "apiVersion": made["apiVersion"],
+        "kind": made["kind"],
+        "name": made["metadata"]["name"],
+        "uid": uid,
     }
     return [(paths.claim_templates, claim_template(request, owner=reference))]
 

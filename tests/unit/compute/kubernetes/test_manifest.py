@@ -85,8 +85,7 @@ class TestStrictValidation:
     @pytest.mark.parametrize("gpu", ["h100", None])
     def test_device_claims(self, tmp_path, gpu):
         request = request_for(attempt_of(tmp_path, **{**H100, "gpu": gpu}), device_class="gpu.nvidia.com")
-        owner = {**manifest(request), "metadata": {"name": "job", "uid": "job-uid"}}
-        ((collection, template),) = companions(request, owner=owner, paths=Paths("genai"))
+        ((collection, template),) = companions(request, uid="job-uid", paths=Paths("genai"))
         kubernetes_validate.validate(template, VERSIONS[-1], strict=True)
         assert collection.endswith("/namespaces/genai/resourceclaimtemplates")
         assert template["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
@@ -186,8 +185,7 @@ class TestPlacement:
 
     def test_a_claimed_device_has_a_second_choice(self, tmp_path):
         request = request_for(attempt_of(tmp_path, **H100), device_class="gpu.nvidia.com")
-        owner = {**manifest(request), "metadata": {"name": "job", "uid": "job-uid"}}
-        ((_, template),) = companions(request, owner=owner, paths=Paths("genai"))
+        ((_, template),) = companions(request, uid="job-uid", paths=Paths("genai"))
         (asked,) = template["spec"]["spec"]["devices"]["requests"]
         first, second = asked["firstAvailable"]
         assert "productName" in json.dumps(first)

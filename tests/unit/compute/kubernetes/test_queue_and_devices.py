@@ -1,0 +1,91 @@
+"""Jobs in a Kueue queue and GPUs by claim, against controllers that behave like theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from genai_operators.compute import attempts
+from genai_operators.compute.contract import GONE, Phase
+from genai_operators.compute.resources import GIB, Resources
+from tests.unit.compute.kubernetes.test_backend import begin
+from tests.unit.compute.kubernetes.workloads import claimed, probe_until
+
+KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
+ONE_GPU = Resources(gpu="h100", gpu_count=1, gpu_memory_bytes=60 * GIB, cpu=0.1, memory_bytes=GIB)
+
+
+@pytest.fixture
+def queued(backend):
+    """A backend whose jobs go through a queue with room for one GPU."""
+    api = backend.api
+    amounts = [("cpu", "16"), ("memory", "64Gi"), ("nvidia.com/gpu", "1")]
+    resources = [{"name": name, "nominalQuota": quota} for name, quota in amounts]
+    groups = [{"coveredResources": [n for n, _ in amounts], "flavors": [{"name": "any", "resources": resources}]}]
+    api.create(f"{KUEUE}/resourceflavors", {"metadata": {"name": "any"}, "spec": {}})
+    spec = {"resourceGroups": groups, "namespaceSelector": {}}
+    api.create(f"{KUEUE}/clusterqueues", {"metadata": {"name": "research"}, "spec": spec})
+    local = {"metadata": {"name": "research"}, "spec": {"clusterQueue": "research"}}
+    api.create(f"{KUEUE}/namespaces/{backend.namespace}/localqueues", local)
+    return replace(backend, queue="research")
+
+
+class TestQueue:
+    def test_the_second_waits_for_the_first_and_says_what_for(self, cluster, queued, tmp_path):
+        first = claimed(tmp_path, name="first", resources=ONE_GPU, steps=2000, step_s=0.05)
+        second = claimed(tmp_path, name="second", resources=ONE_GPU)
+        begin(cluster, queued, first)
+        queued.launch(second)
+        waits = cluster.faults.wait(
+            lambda: (probe := queued.probe(second)) and "quota" in probe.detail and probe,
+            "the queue's words",
+            seconds=30,
+        )
+        assert waits.phase is Phase.QUEUED
+        assert "queue research" in waits.detail
+        assert "nvidia.com/gpu" in waits.detail
+        queued.stop(first)
+        assert probe_until(queued, second, "succeeded", "failed")[-1].phase is Phase.SUCCEEDED
+
+    def test_one_that_lost_its_place_is_not_over(self, cluster, queued, tmp_path):
+        attempt = claimed(tmp_path, resources=ONE_GPU, steps=60, step_s=0.05)
+        begin(cluster, queued, attempt)
+        cluster.faults.hold_queue()
+        cluster.faults.evict_workload(attempt.name)
+        seen = probe_until(queued, attempt, "queued", "failed")
+        cluster.faults.hold_queue(False)
+        assert all(probe.phase not in GONE or probe.error is None for probe in seen)
+        probe_until(queued, attempt, "succeeded", "failed")
+
+    def test_it_can_be_taken_out_of_the_queue(self, cluster, queued, tmp_path):
+        cluster.faults.hold_queue()
+        attempt = claimed(tmp_path, resources=ONE_GPU)
+        queued.launch(attempt)
+        probe_until(queued, attempt, "queued")
+        attempts.abandon(attempt, reason="the next rung is tried")
+        queued.stop(attempt)
+        probe_until(queued, attempt, "abandoned")
+        cluster.faults.hold_queue(False)
+
+
+class TestClaimedDevices:
+    def test_the_claim_is_made_beside_the_job_and_goes_with_it(self, cluster, backend, tmp_path):
+        attempt = claimed(tmp_path, resources=ONE_GPU, steps=2000, step_s=0.05)
+        by_claim = replace(backend, device_class="gpu.nvidia.com")
+        begin(cluster, by_claim, attempt)
+        by_claim.launch(attempt)
+        (template,) = cluster.faults.objects("resourceclaimtemplates")
+        assert template["metadata"]["ownerReferences"][0]["name"] == attempt.name
+        by_claim.stop(attempt)
+        cluster.faults.wait(lambda: not cluster.faults.objects("resourceclaimtemplates"), "the claim to go")
+
+    def test_a_crash_between_the_two_is_made_up_for(self, cluster, backend, tmp_path):
+        attempt = claimed(tmp_path, resources=ONE_GPU)
+        by_claim = replace(backend, device_class="gpu.nvidia.com")
+        cluster.faults.deny("create", "resourceclaimtemplates")
+        with pytest.raises(Exception, match="resourceclaimtemplates"):
+            by_claim.launch(attempt)
+        cluster.faults.wait(lambda: cluster.faults.pods(attempt.name), "its pod")
+        cluster.faults.well()
+        probe_until(by_claim, attempt, "succeeded")
