@@ -16,6 +16,7 @@ import httpx
 import pytest
 from airflow.sdk import DAG, Asset
 
+from genai_operators.compute.budget import Spent
 from genai_operators.compute.contract import Artifact
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.hooks.registry import ModelRegistry
@@ -148,6 +149,7 @@ def airflow(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def release(platform: Platform, name: str, **changes: Any):
     """Register a training and release it, as the retraining DAG does; the task instances by id."""
     folder = platform.trained(name)
+    platform.store.put_json(f"{folder}/usage.json", Spent(cost=4.2, gpu_hours=1.5, pods=2, currency="USD").to_json())
     with DAG(f"{MODEL}__retrain", schedule=None) as dag:
         registered = RegisterModelOperator(
             task_id="register",
@@ -182,6 +184,7 @@ class TestLifeOfAModel:
         version = platform.registry.get(MODEL, 1)
         assert version.complete
         assert version.tags["genai.evaluation"] == "pass"
+        assert (version.tags["genai.cost"], version.tags["genai.gpu_hours"]) == ("4.20 USD", "1.50")
         assert platform.registry.champion(MODEL) == 1
         entry = Ledger(platform.store, MODEL).champion()
         assert entry.evidence["dataset"] == platform.store.uri_of("datasets/one")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,12 @@ class TestIds:
             assert tuple(dags[f"{model}__retrain"].task_ids) == RETRAIN_TASKS
             assert tuple(dags[f"{model}__drift"].task_ids) == DRIFT_TASKS
             assert tuple(dags[f"{model}__rollback"].task_ids) == ROLLBACK_TASKS
+
+    def test_are_the_same_where_workloads_run_in_a_cluster(self, project: Path) -> None:
+        write(project, here=GOOD, there=f"{GOOD}compute: kubernetes\n")
+        dags = lifecycle_dags(project)
+        for lifecycle in ("retrain", "drift", "rollback"):
+            assert dags[f"here__{lifecycle}"].task_ids == dags[f"there__{lifecycle}"].task_ids
 
     def test_tasks_run_one_after_the_other(self, project: Path) -> None:
         write(project, bot=GOOD)
@@ -249,3 +256,34 @@ class TestReleaseUnderWay:
 
         assert type(release).resume is CanaryReleaseOperator.resume
         assert type(release).resume_execution is not None
+
+
+class TestCompute:
+    def tasks(self, project: Path, section: str) -> dict[str, Any]:
+        write(project, bot=f"{GOOD}compute: {section}\n")
+        dags = lifecycle_dags(project)
+        return {**dags["bot__retrain"].task_dict, **dags["bot__drift"].task_dict}
+
+    def test_this_machine_is_taken_as_it_is(self, project: Path) -> None:
+        tasks = self.tasks(project, "local")
+        for name in ("validate", "fine_tune", "evaluate", "check"):
+            assert (tasks[name].compute, tasks[name].hardware, tasks[name].phase_timeouts) == ("local", None, None)
+
+    def test_what_the_file_says_of_a_cluster_arrives_where_it_counts(self, project: Path) -> None:
+        section = (
+            "{target: kubernetes, gpu: h100, spot: only, max_cost: 40, queue: research, pool: gpus, "
+            "limits: {queued: 2h}, options: {mig_profile: 1g.10gb}}"
+        )
+        tasks = self.tasks(project, section)
+        for name in ("validate", "fine_tune", "evaluate", "check"):
+            assert tasks[name].compute == {
+                "target": "kubernetes",
+                "connection": "genai_kubernetes",
+                "queue": "research",
+                "spot_only": True,
+                "mig_profile": "1g.10gb",
+            }
+            assert tasks[name].pool == "gpus"
+            assert tasks[name].phase_timeouts["queued"] == timedelta(hours=2)
+            asks = name in ("fine_tune", "evaluate")
+            assert (tasks[name].max_cost, tasks[name].hardware is not None) == ((40, True) if asks else (None, False))

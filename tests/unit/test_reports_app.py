@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from genai_operators.reports_app import is_report_path, report_url
+from genai_operators.reports_app import is_report_path, report_url, run_url
 from genai_operators.store import Store
 
 REPORT = "workloads/evaluate/abc/report.html"
+DIRECTORY = "workloads/evaluate/" + "a" * 64
+RUN = run_url(DIRECTORY)
 
 
 class TestReportPaths:
@@ -71,7 +73,7 @@ class TestInAirflow:
         return {"Authorization": f"Bearer {token}"}
 
     @pytest.mark.parametrize(
-        "url", [report_url(REPORT), report_url("nothing.html"), "/genai/openapi.json", "/genai/docs", "/genai/"]
+        "url", [report_url(REPORT), report_url("nothing.html"), RUN, "/genai/openapi.json", "/genai/docs", "/genai/"]
     )
     def test_nothing_answers_without_a_login(self, client: Any, url: str) -> None:
         answer = client.get(url)
@@ -102,6 +104,18 @@ class TestInAirflow:
         answer = client.get(report_url(path), headers=login)
         assert answer.status_code == 404
         assert "outside" not in answer.text
+
+    def test_a_run_is_shown_as_it_is_now(self, client: Any, login: dict[str, str], store: Store) -> None:
+        assert client.get(RUN, headers=login).status_code == 404
+        store.create_json(f"{DIRECTORY}/spec.json", {"kind": "evaluate"})
+        answer = client.get(RUN, headers=login)
+        assert answer.status_code == 200
+        assert "Run of evaluate" in answer.text
+        assert "sandbox" in answer.headers["content-security-policy"]
+
+    @pytest.mark.parametrize("path", ["evaluate/abc", "..%2fledger/" + "a" * 64, "Evaluate/" + "a" * 64, "evaluate"])
+    def test_nothing_but_a_run_is_shown_as_one(self, client: Any, login: dict[str, str], path: str) -> None:
+        assert client.get(f"/genai/runs/{path}", headers=login).status_code == 404
 
     @pytest.mark.parametrize("url", ["/genai/openapi.json", "/genai/docs"])
     def test_the_application_does_not_describe_itself(self, client: Any, login: dict[str, str], url: str) -> None:

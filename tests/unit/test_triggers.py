@@ -75,6 +75,12 @@ class TestRun:
         subject.script = [Poll([], settled={"status": "ok"})]
         assert asyncio.run(first()).payload == {"status": "ok", "subject": {"name": "x"}}
 
+    def test_a_poll_may_say_when_the_next_is_due(self, subject: type[ScriptedSubject]) -> None:
+        subject.script = [Poll([], next_s=0.0), Poll([], settled={"status": "ok"})]
+        waiting = trigger()
+        waiting.poll_interval = 600.0  # would be waited for otherwise
+        assert events(waiting) == [{"status": "ok"}]
+
     def test_logs_every_line_and_fires_once(
         self, subject: type[ScriptedSubject], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genai_operators.compute import attempts, owners
-from genai_operators.compute.contract import Attempt, Workload
+from genai_operators.compute import attempts, backends, owners
+from genai_operators.compute.contract import Attempt, Phase, Probe, Workload
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reconcile import reconcile_workloads, running_attempts, stop_all
 from genai_operators.store import Store
-from tests.fakes.backend import FakeBackend
+from tests.fakes.backend import FakeBackend, FakeCluster
 from tests.fakes.checkpointing import final_state
 from tests.fakes.workload_run import WorkloadRun, owner, wait_for
 
@@ -91,6 +92,72 @@ def test_one_that_does_not_obey_is_killed(start_run: StartRun, tmp_path: Path) -
     assert not run.child().is_alive()
     assert reconcile_workloads(run.store, States()) == []
     assert list(owners.active(run.store)) == []
+
+
+class TestCluster:
+    """A platform that replaces what it takes away, and may not answer."""
+
+    @pytest.fixture
+    def cluster(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
+        monkeypatch.setattr(backends, "BACKENDS", {**backends.BACKENDS, "fake": "tests.fakes.backend:FakeCluster"})
+        yield FakeCluster(name=store.uri)
+        FakeCluster.opened.clear()
+
+    def claimed(self, store: Store, backend: dict[str, Any], name: str = "one") -> Attempt:
+        joined = attempts.join(store, Workload(kind="fine_tune", nonce=name), owner(name))
+        attempt = attempts.claim(
+            store, joined.directory, number=1, backend=backend, owner=owner(name), step=-1, stalls=0
+        )
+        assert attempt is not None
+        return attempt
+
+    def test_what_never_began_is_taken_out_of_its_queue_and_forgotten(self, store: Store, cluster: FakeCluster) -> None:
+        attempt = self.claimed(store, cluster.describe())
+        cluster.probes[1] = Probe(Phase.QUEUED)
+        reconcile_workloads(store, States(one="failed"))
+        assert cluster.stopped == [1]
+        reconcile_workloads(store, States())
+        assert list(owners.active(store)) == []
+        assert not store.create_json(attempt.path("started.json"), {}), "it could still begin"
+
+    def test_a_queue_that_could_not_be_asked_at_first_is_asked_again(self, store: Store, cluster: FakeCluster) -> None:
+        attempt = self.claimed(store, cluster.describe())
+        attempts.request_cancel(attempt, reason="its task is removed")
+        owners.leave(store, attempt.directory, owner())
+        cluster.probes[1] = Probe(Phase.QUEUED)
+        assert "out of its queue" in reconcile_workloads(store, States())[0]
+        assert cluster.stopped == [1]
+
+    def test_what_was_taken_away_may_begin_again_and_so_is_asked_to_stop(
+        self, store: Store, cluster: FakeCluster
+    ) -> None:
+        attempt = self.claimed(store, cluster.describe())
+        cluster.begin(attempt)
+        cluster.take_away(attempt)
+        reconcile_workloads(store, States(one="failed"))
+        assert attempts.is_cancelled(attempt)
+        assert list(owners.active(store)) != [], "it is looked after until its platform says that it is gone"
+
+    def test_what_was_cancelled_and_ended_is_removed(self, store: Store, cluster: FakeCluster) -> None:
+        attempt = self.claimed(store, cluster.describe())
+        cluster.begin(attempt)
+        reconcile_workloads(store, States(one="failed"))
+        cluster.stop_resumably(attempt)
+        assert reconcile_workloads(store, States()) == []
+        assert cluster.stopped == [1]
+        assert list(owners.active(store)) == []
+
+    def test_a_platform_that_cannot_be_opened_keeps_no_other_from_its_turn(
+        self, store: Store, cluster: FakeCluster
+    ) -> None:
+        lost, other = self.claimed(store, {"target": "nowhere"}, "lost"), self.claimed(store, cluster.describe(), "two")
+        for attempt in (lost, other):
+            cluster.begin(attempt)
+            cluster.beat(attempt, 5, ended=True, code=75)
+        lines = reconcile_workloads(store, States(lost="failed", two="failed"))
+        assert len(lines) == 2
+        assert any("cannot look after" in line and "nowhere" in line for line in lines)
+        assert attempts.is_cancelled(other)
 
 
 class TestStopAll:
