@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,8 @@ from genai_operators.exceptions import ManifestMismatch, ObjectNotFound, Storage
 
 MANIFEST_NAME = "MANIFEST.json"
 MANIFEST_VERSION = 1
+#: Where somebody is patient, his patience is the limit, not this.
+MOST_RETRIES = 1000
 HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -118,19 +120,20 @@ def verify_directory(directory: Path, manifest: Manifest, *, where: str = "") ->
 class Store:
     """A place of objects, addressed by relative paths with ``/``. Cheap to make; safe to use from threads."""
 
-    def __init__(self, uri: str, *, backend: Any = None) -> None:
+    def __init__(self, uri: str, *, backend: Any = None, patience_s: float | None = None) -> None:
         """Name a store.
 
         :param uri: ``file:///folder``, ``s3://bucket/prefix``, ``gs://...``, ``az://...``; or a local path.
         :param backend: an obstore store with credentials or an endpoint of its own, instead of what ``uri`` implies.
+        :param patience_s: how long each request is tried when nobody answers; ``None``: some seconds.
         """
         self.uri = (Path(uri).expanduser().resolve().as_uri() if "://" not in uri else uri).rstrip("/")
-        self._backend = backend if backend is not None else _backend(self.uri)
+        self._backend = backend if backend is not None else _backend(self.uri, patience_s)
 
     @classmethod
-    def open(cls, uri: str | Path) -> Store:
-        """Open a store by URI or local path; the folder is made if needed."""
-        return cls(str(uri))
+    def open(cls, uri: str | Path, *, patience_s: float | None = None) -> Store:
+        """Open a store by URI or local path; the folder is made if needed. For ``patience_s`` see the constructor."""
+        return cls(str(uri), patience_s=patience_s)
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -315,13 +318,17 @@ def _safe_name(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _backend(uri: str) -> Any:
+def _backend(uri: str, patience_s: float | None) -> Any:
     import obstore.store
 
     if (folder := local_path(uri)) is not None:
         folder.mkdir(parents=True, exist_ok=True)
         return obstore.store.LocalStore(prefix=folder)
-    return obstore.store.from_url(uri)
+    if patience_s is None:
+        return obstore.store.from_url(uri)
+    backoff = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=2), "base": 2}
+    limits = {"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=patience_s)}
+    return obstore.store.from_url(uri, retry_config={"backoff": backoff, **limits})
 
 
 class _Translated:

@@ -2,8 +2,8 @@
 
 Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:checkpointing``. Its parameters:
 ``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark;
-``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file, ``gate``: an object of the store;
-the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
+``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file, ``gate``: an object of the
+store; the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
 progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead.
 """
 
@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import DataError, NonFiniteLoss
@@ -77,10 +77,15 @@ def witnessed(folder: Path) -> list[str]:
 def make_trouble(context: Context, step: int) -> None:
     """Fail as ``trouble`` says, at its step (in every attempt, or only in ``attempt``, or in those ``before`` one)."""
     trouble = context.params.get("trouble")
-    if not trouble or step != trouble["at"] or trouble.get("attempt", context.attempt) != context.attempt:
-        return
-    if context.attempt >= trouble.get("before", context.attempt + 1):
-        return
+    if trouble and step == trouble["at"] and _is_due(context.attempt, **trouble):
+        _fail(trouble, step)
+
+
+def _is_due(number: int, *, attempt: int | None = None, before: int | None = None, **_: object) -> bool:
+    return attempt in (None, number) and (before is None or number < before)
+
+
+def _fail(trouble: dict[str, Any], step: int) -> None:
     kind = trouble["kind"]
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

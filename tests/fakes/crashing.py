@@ -4,7 +4,7 @@
 operator does before it defers, ``triggerer`` what the trigger does until the workload settled. With ``before
 claim.json`` (or ``after``) the process kills itself, with SIGKILL, right before (after) it writes such an object; with
 ``during launch`` while the supervisor is being started; with ``after start`` once all of a worker's work is done. In a
-cluster ``before create``, ``during create`` (the request is sent, its answer not yet read) and ``after create`` of a Job.
+cluster also ``before create``, ``during create`` (the request is sent, its answer not read) and ``after create``.
 """
 
 from __future__ import annotations

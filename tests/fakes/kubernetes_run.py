@@ -221,9 +221,9 @@ class ClusterRun(WorkloadRun):
 
     # --- judging -----------------------------------------------------------------------------------------------
 
-    def assert_every_line_shown(self) -> None:
+    def assert_every_line_shown(self, *, first: int = 1) -> None:
         """Lines of each attempt, numbered from 1 without a gap; at most one chunk of them twice."""
-        for number in range(1, self.newest() + 1):
+        for number in range(first, self.newest() + 1):
             chunks = self.chunks(number)
             written = [line for chunk in chunks for line in chunk]
             assert [int(line.split(" ", 1)[0]) for line in written] == list(range(1, len(written) + 1)), written
@@ -243,15 +243,20 @@ class ClusterRun(WorkloadRun):
         infos = self.store.list(self.attempt(number).path("log"))
         return [self.store.get(info.path).decode().splitlines() for info in infos]
 
-    def assert_nothing_left(self) -> None:
-        """No Job that could start a pod, no pod that could run, no process, no claim that has not ended, no owner."""
+    def assert_nothing_left(self, *, reconciling: bool = False) -> None:
+        """No Job that could start a pod, no pod that could run, no process, no claim that has not ended, no owner.
+
+        :param reconciling: what reconciling does every minute helps.
+        """
 
         def alive() -> list[str]:
+            if reconciling:
+                self._reconciled()
             running = [pod for pod in self.pods() if (pod.get("status") or {}).get("phase") not in _TERMINAL]
             going_on = [job for job in self.jobs() if not _has_finished(job)]
             return [each["metadata"]["name"] for each in (*running, *going_on)]
 
-        wait_for(lambda: not alive(), what=f"the end of what is left\n{self.describe()}")
+        wait_for(lambda: not alive(), what="the end of what is left", every_s=0.2)
         if not self.cluster.real:
             wait_for(lambda: self.cluster.faults.figures()["running"] == 0, what="the end of all processes")
         for number in range(1, self.newest() + 1):

@@ -68,6 +68,8 @@ KINDS: Mapping[str, str] = {
     "evaluate": "genai_operators.workloads.evaluate:evaluate",
     "drift": "genai_operators.workloads.drift:drift",
 }
+#: A checkpoint or a result is tried for this long, as long as the supervisor's lease, when the store does not answer.
+STORE_PATIENCE_S = 60.0
 #: ``kind=module:function``, comma separated: workloads of your own (and of tests).
 EXTRA_WORKLOADS_VARIABLE = "GENAI_EXTRA_WORKLOADS"
 
@@ -99,7 +101,7 @@ def run(environment: Mapping[str, str], *, rank: Rank, scratch: Path) -> int:
 def open_context(environment: Mapping[str, str], *, scratch: Path) -> tuple[Context, str]:
     """:raises BadWorkload: when the specification is missing or malformed."""
     root, _, directory = environment["GENAI_WORKLOAD_URI"].rstrip("/").rpartition("/workloads/")
-    store, directory = Store.open(root), f"workloads/{directory}"
+    store, directory = Store.open(root, patience_s=STORE_PATIENCE_S), f"workloads/{directory}"
     try:
         spec = store.get_json(f"{directory}/spec.json")
         inputs = {

@@ -24,7 +24,7 @@ def take_away(run: ClusterRun, how: str, *, times: int = 1) -> Settled:
         pod = run.pod(but=taken)
         getattr(run.cluster.faults, how)(pod)
         taken.append(pod)
-        wait_for(lambda number=len(taken): run.starts() > number, what="the next process")
+        wait_for(lambda: run.starts() > len(taken), what="the next process")
         reached = run.checkpoint()
     run.drive(subject, until=lambda: run.starts() == times + 1)
     return run.finish(subject)
@@ -95,7 +95,7 @@ def node_cut_off(run: ClusterRun) -> Settled:
 
 @ROWS.row("node lost", "and nobody removes its pod", params=WAITS, jobs=2, begun=2)
 def node_forgotten(run: ClusterRun) -> Settled:
-    """The pod would stay Terminating for ever: it is removed by force, with its Job, once its node was silent enough."""
+    """The pod would stay Terminating for ever: it is removed by force, with its Job, once its node was silent."""
     return lose_node(run, kill=True, collect_after_s=None)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import budget
+from genai_operators.compute import budget, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
-from tests.fakes.faults import api_server, pods, workers  # noqa: F401  adds its rows
+from tests.fakes.faults import api_server, capacity, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table
 
 SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
@@ -21,6 +21,8 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (waiting, "IMAGE_GRACE_S", 3.0),
     (watch, "WATCH_S", 5),
     (budget, "USAGE_INTERVAL_S", 0.5),
+    (patience, "CANCEL_PATIENCE_S", 8.0),
+    (reconcile, "CANCEL_PATIENCE_S", 8.0),
 )
 
 
