@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -130,8 +131,9 @@ def fake_cluster(settings: Settings | None = None, *, folder: Path | None = None
     """Start a fake cluster; everything that it started ends with it, and with this process.
 
     :param settings: ``folder`` and missing ``images`` are filled in: ``IMAGE`` is this interpreter with the project.
-    :param folder: where pods, logs and the server's own log go; default a new temporary folder.
+    :param folder: where pods, logs and the server's own log go; default a temporary folder.
     """
+    temporary = folder is None
     folder = folder or Path(tempfile.mkdtemp(prefix="genai-fake-cluster-"))
     folder.mkdir(parents=True, exist_ok=True)
     settings = replace(settings or Settings(folder=""), folder=str(folder))
@@ -155,6 +157,8 @@ def fake_cluster(settings: Settings | None = None, *, folder: Path | None = None
         yield FakeCluster(kubeconfig, settings.namespace, IMAGE, control, folder, ports["api"], server=server)
     finally:
         _end(server, str(folder))
+        if temporary:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

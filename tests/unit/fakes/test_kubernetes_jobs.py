@@ -322,7 +322,7 @@ class TestScheduling:
 
 
 class TestSimulatedPods:
-    def test_hundreds_of_jobs_are_cheap(self, cluster, batch, make_job):
+    def test_many_jobs_at_once(self, cluster, batch, make_job):
         count = 50
         for number in range(count):
             job = make_job(f"many-{number}", QUICK)
