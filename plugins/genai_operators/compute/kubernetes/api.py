@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from genai_operators.compute.kubernetes import clients
 from genai_operators.compute.kubernetes.errors import Failure, translate
-from genai_operators.exceptions import ClusterUnavailable
+from genai_operators.exceptions import ClusterUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -198,6 +198,11 @@ class KubernetesApi:
                 preload_content=False,
                 retries=False,
             )
+        except urllib3.exceptions.SSLError as error:
+            raise ConfigurationError(
+                f"connection {self.connection}: no trusted connection to {client.configuration.host}: {error}. Name "
+                "the cluster's certificate authority in the connection."
+            ) from error
         except urllib3.exceptions.HTTPError as error:
             raise ClusterUnavailable(
                 f"connection {self.connection}: the cluster at {client.configuration.host} does not answer: {error}"
