@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import stat
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,9 +15,9 @@ from cryptography.fernet import Fernet
 
 from genai_operators.settings_file import override, read_settings
 from tests.unit.deployment.compose_file import Unset, read_compose, read_env
+from tests.unit.deployment.programs import DOCKER, load
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCKER = ROOT / "docker"
 HARDENING = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 #: What each service may add to no capability at all.
 CAPABILITIES = {"s3": ["DAC_OVERRIDE"]}
@@ -32,18 +30,8 @@ OTHER_VARIABLES = {
 }  # fmt: skip
 
 
-def load(name: str) -> ModuleType:
-    """A program of the docker folder, as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, DOCKER / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def variables() -> dict[str, str]:
     """What ``new_env.py`` makes of the example."""
     return read_env(load("new_env.py").filled((DOCKER / ".env.example").read_text()))
 
