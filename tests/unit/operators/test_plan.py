@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import DAG
 
 from genai_operators.decisions.policy_facts import Trigger
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.earlier_runs import describe, earlier_duration
+from genai_operators.operators.ladders import read_ladder
 from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
 from genai_operators.operators.plan import AS_THE_FILE_SAYS, Cause, PlanRetrainingOperator, cause_of
 from genai_operators.operators.retraining_attempts import Attempts
@@ -19,6 +21,7 @@ from genai_operators.serving.contract import RequestFact
 from genai_operators.spec.canary import Canary
 from genai_operators.spec.model import ModelSpec
 from genai_operators.store import Store
+from tests.fakes.dag_runs import run_dag, use_empty_bundle
 
 SPEC = ModelSpec.model_validate(
     {
@@ -215,3 +218,46 @@ class TestCanaryForecast:
 class TestTable:
     def test_columns_are_aligned(self) -> None:
         assert render_table(("a", "bb"), [("ccc", 1)]) == ["a    bb", "---  --", "ccc  1"]
+
+
+class TestCluster:
+    """In a real DAG run: what the workloads will ask a cluster for is said, and stored unless it is a dry run."""
+
+    def plan(self, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, dry_run: bool) -> dict[str, Any]:
+        use_empty_bundle(tmp_path / "no-dags", monkeypatch)
+        spec = ModelSpec.model_validate(
+            {"data": {"train": "rows.csv"}, "compute": {"target": "kubernetes", "gpu": {"type": "l4", "count": 2}}}
+        )
+        with DAG(f"plan_{dry_run}", schedule=None) as dag:
+            PlanRetrainingOperator(task_id="plan", model="bot", spec=spec, plan_only=dry_run, store=store.uri)
+        task = run_dag(dag).get_task_instance("plan")
+        assert task.state == "success"
+        returned: dict[str, Any] = task.xcom_pull(task_ids="plan")
+        return returned
+
+    def test_is_asked_for_what_the_plan_stored(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        airflow_database: None,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        decided = self.plan(store, tmp_path, monkeypatch, dry_run=False)
+        assert "fine_tune asks the cluster for 2 x l4" in capsys.readouterr().out
+        (training,), (evaluation,) = (read_ladder(decided["hardware"], kind) for kind in ("fine_tune", "evaluate"))
+        assert (training.gpu, training.gpu_count) == ("l4", 2)
+        assert (evaluation.gpu, evaluation.gpu_count) == ("l4", 1)
+
+    def test_a_dry_run_says_it_and_stores_nothing_of_it(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        airflow_database: None,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        decided = self.plan(store, tmp_path, monkeypatch, dry_run=True)
+        assert "fine_tune asks the cluster for 2 x l4" in capsys.readouterr().out
+        assert decided["hardware"] is None
+        assert not [info for info in store.list("plans") if "hardware" in info.path]
