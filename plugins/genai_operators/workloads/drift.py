@@ -111,23 +111,12 @@ def drift(context: Context) -> WorkloadOutput:
     :raises BadWorkload: when the parameters are wrong.
     :raises DataError: when the reference is missing, or a feature is unknown.
     """
-    try:
-        params = DriftParams.model_validate(context.params)
-    except ValidationError as error:
-        raise BadWorkload(f"drift: {error}") from error
-    folder = context.fetch("dataset")
-    reference = Reference.load(folder / PROFILE_FILE)
-    requests = read_requests(context.store, params.model, params.window)
-    context.log(f"{len(requests)} answered requests in batches {params.window.first} to {params.window.last}")
-    context.stop_if_requested()
-
-    current = profile_prompts(requests, vocabulary=reference.vocabulary, features=params.features)
-    sample = sample_prompts(requests) if params.embeddings else None
-    published = _publish_profile(context, current, sample)
-    period = params.watch.period
+    params = _params(context)
+    learnt, period = context.fetch("dataset"), params.watch.period
+    reference = Reference.load(learnt / PROFILE_FILE)
+    current, published = _profile_traffic(context, params, vocabulary=reference.vocabulary)
     folders = {**_earlier_periods(context), period: published}
-    profiles = {number: _load_profile(path) for number, path in folders.items()}
-    clusters = _Clusters(load_sample(folder) if params.embeddings else None, folders, seed=period)
+    clusters = _Clusters(load_sample(learnt) if params.embeddings else None, folders, seed=period)
     if params.embeddings and not clusters.possible:
         context.log("the champion's data set holds no embeddings, so only columns are compared; the next one will")
     before = Profile(
@@ -136,16 +125,15 @@ def drift(context: Context) -> WorkloadOutput:
     )
     state, report = watch(
         WatchState.from_json(params.watch.state) if params.watch.state else WatchState(),
-        profiles,
+        {number: _load_profile(folder) for number, folder in folders.items()},
         before,
         period=period,
         settings=params.watch_settings(),
         more=clusters.sides,
     )
-    moved = clusters.moved(report)
-    decision = _decide(params.policy, drift=report.alarmed)
-    if decision is not None:
-        context.log(decision["decision"]["reason"])
+    moved, decision = clusters.moved(report), _decide(params.policy, drift=report.alarmed)
+    reason = None if decision is None else str(decision["decision"]["reason"])
+    context.log(reason or "no policy was asked")
     found = {
         "version": FOUND_VERSION,
         "period": period,
@@ -157,28 +145,52 @@ def drift(context: Context) -> WorkloadOutput:
         "policy": decision,
     }
     _write(context, "watch", WATCH_FILE, found)
-    first = report.looks[0].result if report.looks else None
+    page = drift_page(
+        f"Drift of {params.model}",
+        f"{current.rows} requests in batches {params.window.first} to {params.window.last}",
+        report=report,
+        period=period,
+        period_s=params.watch.period_s,
+        minimum_effect=params.minimum_effect,
+        history=params.watch.history,
+        sides=(before, current),
+        moved=moved,
+        reason=reason,
+    )
     return WorkloadOutput(
         verdict=report.verdict,
         outputs={"profile": "profile", "watch": "watch"},
-        metrics={
-            "requests": float(len(requests)),
-            "features_drifted": float(len(first.drifted)) if first else 0.0,
-            "windows": float(len(report.looks)),
-        },
-        report=drift_page(
-            f"Drift of {params.model}",
-            f"{current.rows} requests in batches {params.window.first} to {params.window.last}",
-            report=report,
-            period=period,
-            period_s=params.watch.period_s,
-            minimum_effect=params.minimum_effect,
-            history=params.watch.history,
-            sides=(before, current),
-            moved=moved,
-            reason=decision["decision"]["reason"] if decision else None,
-        ),
+        metrics=_metrics(report, requests=current.rows),
+        report=page,
     )
+
+
+def _params(context: Context) -> DriftParams:
+    try:
+        return DriftParams.model_validate(context.params)
+    except ValidationError as error:
+        raise BadWorkload(f"drift: {error}") from error
+
+
+def _profile_traffic(context: Context, params: DriftParams, *, vocabulary: Sequence[str]) -> tuple[Profile, Path]:
+    """The period's profile, and the folder that publishes it with the sample of embeddings."""
+    requests = read_requests(context.store, params.model, params.window)
+    context.log(f"{len(requests)} answered requests in batches {params.window.first} to {params.window.last}")
+    context.stop_if_requested()
+    current = profile_prompts(requests, vocabulary=vocabulary, features=params.features)
+    folder = _write(context, "profile", PROFILE_FILE, current.to_json())
+    if params.embeddings:
+        save_sample(sample_prompts(requests), folder)
+    return current, folder
+
+
+def _metrics(report: WatchReport, *, requests: int) -> dict[str, float]:
+    drifted = len(report.looks[0].result.drifted) if report.looks else 0
+    return {
+        "requests": float(requests),
+        "features_drifted": float(drifted),
+        "windows": float(len(report.looks)),
+    }
 
 
 class _Clusters:
@@ -220,13 +232,6 @@ class _Clusters:
         samples = [sample for number in sorted(periods) if (sample := self._samples[number]) is not None]
         merged = merge_samples(samples) if samples else None
         return merged if merged is not None and len(merged) else None
-
-
-def _publish_profile(context: Context, current: Profile, sample: EmbeddingSample | None) -> Path:
-    folder = _write(context, "profile", PROFILE_FILE, current.to_json())
-    if sample is not None:
-        save_sample(sample, folder)
-    return folder
 
 
 def _earlier_periods(context: Context) -> dict[int, Path]:

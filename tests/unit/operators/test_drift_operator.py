@@ -47,6 +47,7 @@ def day(loop: DriftLoop, number: int, records: Sequence[Record], *, rows: int = 
     return loop.check()
 
 
+@pytest.mark.slow
 class TestAMonth:
     def test_without_drift_is_silent(self, start: Start) -> None:
         loop = start()
