@@ -37,7 +37,20 @@ def describe_plan(plan: ReleasePlan) -> list[str]:
         f"deadline {timedelta(seconds=round(plan.deadline_s))}, then {plan.on_deadline}; a request is judged "
         f"{plan.settle_s:.0f} s after it arrived",
     ]
+    if budget := describe_budget(plan):
+        lines.append(f"before it is promoted the candidate may meet, generate and cost at most {budget}")
     return [*lines, *(f"note: {note}" for note in plan.notes)]
+
+
+def describe_budget(plan: ReleasePlan) -> str:
+    """The blast radius in words; "" without one."""
+    limits = (
+        (plan.blast_requests, "requests"),
+        (plan.blast_users, "users"),
+        (plan.blast_tokens, "tokens"),
+        (plan.blast_cost, "of money"),
+    )
+    return ", ".join(f"{limit:,.10g} {what}" for limit, what in limits if limit is not None)
 
 
 def describe_standing(progress: Progress, *, now: float) -> str:

@@ -259,6 +259,7 @@ class TestBlastRadius:
         assert progress.decision["cause"] == Cause.BLAST_RADIUS
         assert 20 <= progress.evidence.exposure.requests < 40
         assert progress.used(now=0.0).cost == pytest.approx(progress.evidence.exposure.tokens / 1000)
+        assert any("cost at most 0.24 of money" in line for line in describe_plan(plan))
 
     def test_a_server_that_waits_for_traffic_costs_too(self, bench):
         plan = bench.plan(champion=bench.crown(), blast_cost=1.0, cost_per_hour=36.0, deadline_s=3_600.0)

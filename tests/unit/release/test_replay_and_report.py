@@ -46,6 +46,11 @@ class TestReplay:
         progress = finished(bench, blast_requests=20)
         assert replay(bench.store, MODEL, progress.plan.release).differences == ()
 
+    def test_of_a_budget_of_money(self, bench):
+        progress = finished(bench, blast_cost=0.5, cost_per_hour=36.0, cost_per_1k_tokens=0.1)
+        assert progress.decision["cause"] == "blast_radius"
+        assert replay(bench.store, MODEL, progress.plan.release).differences == ()
+
     def test_notices_an_edited_fact(self, bench):
         progress = finished(bench, Behaviour(errors=0.5))
         path = events_of(bench, progress, EventType.OBSERVED)[1]
@@ -118,6 +123,12 @@ class TestReport:
     )
     def test_says_why_it_ended(self, bench, behaviour, changes, word):
         assert word in page(bench, finished(bench, behaviour, **changes))
+
+    def test_says_what_was_used_of_the_budget(self, bench):
+        progress = finished(bench, blast_requests=5_000, blast_tokens=100_000, cost_per_1k_tokens=2.0)
+        html, tokens = page(bench, progress), progress.evidence.exposure.tokens
+        assert f"requests {progress.evidence.exposure.requests:,} of 5,000, tokens {tokens:,} of 100,000" in html
+        assert f"{tokens / 1000 * 2.0:.2f}" in html
 
     def test_of_a_first_version_and_of_a_release_under_way(self, bench):
         first = bench.plan(candidate=1)
