@@ -111,6 +111,8 @@ def moment(at: datetime) -> str:
 
 
 def days(length: timedelta) -> str:
-    """A duration in days, or in hours below two days."""
-    number = length.total_seconds() / 86_400
-    return f"{number:.0f} days" if number >= 2 else f"{number * 24:.0f} hours"
+    """A duration in days, in hours below two days, in minutes below two hours."""
+    minutes = length.total_seconds() / 60
+    if minutes >= 2 * 1_440:
+        return f"{minutes / 1_440:.0f} days"
+    return f"{minutes / 60:.0f} hours" if minutes >= 120 else f"{minutes:.0f} minutes"

@@ -278,6 +278,12 @@ class TestRecords:
         facts = replace(CALM, usual_wrong_share=0.0, wrong=200)
         assert "50.0% of 400 answers wrong, 5.0% is accepted" in decide(facts, [], SETTINGS).reason
 
+    @pytest.mark.parametrize(
+        ("age", "words"), [(3, "3 minutes ago"), (150, "2 hours ago"), (2_870, "48 hours ago"), (4_330, "3 days ago")]
+    )
+    def test_an_age_is_said_in_a_unit_that_fits(self, age, words):
+        assert words in decide(replace(CALM, trained_at=NOW - timedelta(minutes=age)), [], SETTINGS).reason
+
     def test_a_request_is_never_a_reason_and_blocks_nothing(self):
         assert decide(CALM, [tried(5, AttemptOutcome.NO_HELP, Trigger.REQUEST)], SETTINGS).action is Action.WAIT
         assert decide(DRIFT, [tried(2, AttemptOutcome.NO_HELP, Trigger.REQUEST)], SETTINGS).action is Action.RETRAIN
