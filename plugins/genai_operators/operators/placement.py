@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from genai_operators.compute.resources import GIB, Resources
@@ -74,7 +75,24 @@ def _elsewhere(description: dict[str, Any]) -> dict[str, Any]:
     from genai_operators.hooks import settings
 
     connection = str(description.get("connection") or settings.KUBERNETES_CONNECTION)
-    return {**settings.kubernetes_compute(connection), **description}
+    return {"prices": gpu_prices(settings.project_root()), **settings.kubernetes_compute(connection), **description}
+
+
+def gpu_prices(root: Path) -> dict[str, dict[str, float]]:
+    """What one GPU costs for an hour, by type and purchase, as of now: it stands in the claim, so that a run's cost
+    is counted at the price at which it began. Empty where the project has no price file.
+
+    :raises ConfigurationError: the price file is wrong.
+    """
+    from genai_operators.decisions.gpu_prices import Purchase
+    from genai_operators.operators.gpu_choice import PRICES, project_prices
+
+    if not (root / PRICES).exists():
+        return {}
+    return {
+        name: {purchase.value: each for purchase in Purchase if (each := price.of(purchase)) is not None}
+        for name, price in project_prices(root).gpus.items()
+    }
 
 
 def _ladder(hardware: HardwareLike, kind: str) -> list[Resources]:

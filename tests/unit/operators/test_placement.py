@@ -51,6 +51,8 @@ class TestThisMachine:
 class TestCluster:
     def test_the_connection_says_where_and_holds_no_secret(self) -> None:
         backend = dict(placed().backend)
+        prices = backend.pop("prices")
+        assert all({"on_demand", "spot"} >= set(price) for price in prices.values())
         assert backend == {
             "target": "kubernetes",
             "connection": "genai_kubernetes",
