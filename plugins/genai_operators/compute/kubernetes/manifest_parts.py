@@ -7,8 +7,8 @@ from typing import Any
 from genai_operators.compute.kubernetes import names
 from genai_operators.compute.kubernetes.pod import PodRequest
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
+from genai_operators.compute.kubernetes.waiting import QUEUE_LABEL
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 WORKLOAD_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 MAX_EXECUTION_LABEL = "kueue.x-k8s.io/max-exec-time-seconds"
 DISRUPTED = {"type": "DisruptionTarget", "status": "True"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genai_operators.compute.contract import Attempt
-from genai_operators.compute.kubernetes import jobs, names
+from genai_operators.compute.kubernetes import jobs, names, waiting
 from genai_operators.compute.kubernetes.api import KubernetesApi
 from genai_operators.compute.kubernetes.paths import Paths
 from genai_operators.compute.kubernetes.phases import Observation, awaited_object
@@ -23,6 +23,7 @@ KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 
 _events: Remembered[list[Json]] = Remembered(seconds=NEWS_AGE_S)
 _workloads: Remembered[Json | None] = Remembered(seconds=NEWS_AGE_S)
+_pending: Remembered[Sequence[Json]] = Remembered(seconds=NEWS_AGE_S)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Observer:
         if awaited is not None:
             return replace(seen, events=self.events(awaited))
         if seen.job is not None and not seen.alive and jobs.view(seen.job).suspended:
-            return replace(seen, workload=self._workload(seen.job))
+            workload = self._workload(seen.job)
+            return replace(seen, workload=workload, ahead=self._ahead(seen.job, workload))
         return seen
 
     def events(self, found: Json) -> Sequence[Json]:
@@ -78,6 +80,22 @@ class Observer:
         return _workloads.get(
             (self.api, uid), lambda: next(iter(self._read(self.paths.workloads, labels=labels)), None)
         )
+
+    def _ahead(self, job: Json, workload: Json | None) -> int | None:
+        """How many wait before it in the cluster's queue; ``None`` where that is not told."""
+        queue = waiting.queue_of(job)
+        if queue is None or workload is None:
+            return None
+        path, name = self.paths.pending(queue), workload["metadata"]["name"]
+        listed = _pending.get((self.api, path), lambda: self._pending_in(path))
+        positions = (each["positionInClusterQueue"] for each in listed if each["metadata"]["name"] == name)
+        return next(positions, None)
+
+    def _pending_in(self, path: str) -> Sequence[Json]:
+        try:
+            return (self.api.find(path) or {}).get("items") or []
+        except ConfigurationError:
+            return []
 
     def _read(self, path: str, *, labels: str = "", fields: str = "") -> list[Json]:
         """For people only: where it is not allowed, or there is no such API, the probe says less."""

@@ -52,6 +52,12 @@ class Paths:
         """Kueue's own picture of a Job."""
         return f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{self.namespace}/workloads"
 
+    def pending(self, queue: str) -> str:
+        """Who waits in a Kueue LocalQueue, in order (its visibility API)."""
+        return (
+            f"/apis/visibility.kueue.x-k8s.io/v1beta2/namespaces/{self.namespace}/localqueues/{queue}/pendingworkloads"
+        )
+
     @property
     def claim_templates(self) -> str:
         """Templates of claims for devices."""

@@ -56,6 +56,7 @@ PERMISSIONS: tuple[Permission, ...] = (
     Permission("", "events", ("list",), Need.NEWS),
     Permission("kueue.x-k8s.io", "workloads", ("list",), Need.QUEUE),
     Permission("kueue.x-k8s.io", "localqueues", ("get",), Need.CHECK),
+    Permission("visibility.kueue.x-k8s.io", "localqueues/pendingworkloads", ("get",), Need.NEWS),
     Permission("jobset.x-k8s.io", "jobsets", _OBJECT_VERBS, Need.JOBSET),
     Permission("trainer.kubeflow.org", "trainjobs", _OBJECT_VERBS, Need.TRAINJOB),
     Permission("resource.k8s.io", "resourceclaimtemplates", ("create",), Need.DEVICES),

@@ -29,6 +29,7 @@ class Observation:
     :param job: the attempt's Job, JobSet or TrainJob. :param pods: all of its pods that the cluster has.
     :param departed: pods that were removed, as they were last seen, where somebody watched.
     :param events: of the pod that waits, or of the Job without pods. :param workload: of Kueue.
+    :param ahead: how many wait before it in the cluster's queue.
     :param begun: a supervisor of it has begun. :param given_up: the right to begin was taken, nothing ever will.
     """
 
@@ -37,6 +38,7 @@ class Observation:
     departed: Sequence[Json] = ()
     events: Sequence[Json] = ()
     workload: Json | None = None
+    ahead: int | None = None
     begun: bool = False
     given_up: bool = False
 
@@ -63,7 +65,7 @@ def classify(seen: Observation, *, now: float) -> Probe:
     if view.being_deleted:
         return Probe(Phase.FAILED, reason=DELETED, detail=f"its {_kind(seen.job)} was deleted", since=view.since)
     if view.suspended:
-        return waiting.in_queue(seen.job, view, seen.workload, begun=seen.begun)
+        return waiting.in_queue(seen.job, view, seen.workload, begun=seen.begun, ahead=seen.ahead)
     return _between_pods(view, seen, now)
 
 

@@ -11,6 +11,7 @@ from genai_operators.compute.kubernetes.jobs import JobView
 
 Json = Mapping[str, Any]
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 #: The kubelet tries a failing image again after 10 s, 20 s, 40 s: so many tries tell a typo from a hiccup.
 IMAGE_TRIES = 3
 IMAGE_GRACE_S = 60.0
@@ -61,13 +62,19 @@ def for_pod(events: Sequence[Json], *, created: float | None, now: float) -> Pro
     return Probe(Phase.STARTING, reason="FailedCreate", detail=message, error=error, since=created)
 
 
-def in_queue(job: Json, view: JobView, workload: Json | None, *, begun: bool) -> Probe:
-    """Of a suspended Job without pods: what Kueue says of its workload."""
-    queue = (job["metadata"].get("labels") or {}).get("kueue.x-k8s.io/queue-name")
+def queue_of(job: Json) -> str | None:
+    """The Kueue LocalQueue that it waits in, if any."""
+    return (job["metadata"].get("labels") or {}).get(QUEUE_LABEL)
+
+
+def in_queue(job: Json, view: JobView, workload: Json | None, *, begun: bool, ahead: int | None = None) -> Probe:
+    """Of a suspended Job without pods: what Kueue says of its workload. :param ahead: how many wait before it."""
+    queue = queue_of(job)
     since = view.since or view.created
     if queue is None:
         return Probe(Phase.QUEUED, reason="suspended", detail="its Job is suspended, by no queue of ours", since=since)
     again = " again, as others took its place" if begun else ""
+    again += "" if ahead is None else f", {ahead} before it"
     if workload is None:
         return Probe(Phase.QUEUED, reason="queued", detail=f"waits in queue {queue}{again}", since=since)
     if (workload.get("spec") or {}).get("active") is False:

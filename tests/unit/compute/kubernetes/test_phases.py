@@ -116,6 +116,11 @@ class TestInAQueue:
         assert "queue research" in probe.detail
         assert "flavor h100" in probe.detail
 
+    def test_how_many_wait_before_it(self):
+        workload = {"spec": {}, "status": {"conditions": [condition("QuotaReserved", "False", message="no quota")]}}
+        probe = look(job=job(suspend=True, **QUEUE), workload=workload, ahead=3)
+        assert probe.detail == "waits in queue research, 3 before it: no quota"
+
     def test_one_that_had_begun_waits_again_and_is_not_gone(self):
         probe = look(job=job(condition("Suspended", since=-7), suspend=True, **QUEUE), begun=True)
         assert probe.phase is Phase.QUEUED
