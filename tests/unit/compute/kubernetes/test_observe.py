@@ -36,7 +36,7 @@ class Cluster:
         self.asked.append(path)
 
         class Listing:
-            items = [WORKLOAD] if path.endswith("/workloads") else []  # noqa: RUF012
+            items = [WORKLOAD] if path.endswith("/workloads") else []
 
         return Listing()
 
