@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from genai_operators.compute.beginning import Refused, Start, begin, is_superseded
+from genai_operators.compute.beginning import Refused, Start, begin
 from genai_operators.compute.contract import RECORD_VERSION, Attempt
 from genai_operators.compute.ending import Disposition, Ending
 from genai_operators.compute.environment import workload_environment
@@ -37,6 +37,7 @@ from genai_operators.compute.process import (
     spawn_bound,
 )
 from genai_operators.compute.scratch import remove_scratch, scratch_folder
+from genai_operators.compute.tenure import Tenure
 from genai_operators.compute.transcript import Transcript
 from genai_operators.exceptions import StorageFull, StoreUnavailable
 from genai_operators.store import Store
@@ -75,7 +76,7 @@ class Supervisor:
         self._command = list(command)
         self._grace_s = grace_s
         self._incarnation = incarnation
-        self._start = Start(0)
+        self._tenure = Tenure(attempt)
         self._scratch = scratch_folder(attempt)
         self._transcript = Transcript(attempt, write=self._try)
         self._gpus = GpuMeter()
@@ -124,7 +125,7 @@ class Supervisor:
 
     def _prepare(self, start: Start) -> None:
         """Go on where an earlier process of the attempt stopped; make an empty folder to work in."""
-        self._start = start
+        self._tenure.start = start
         self._scratch = scratch_folder(self._attempt, start=start.number)
         if start.incarnation is None:
             for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
@@ -188,7 +189,7 @@ class Supervisor:
             "beat": self._beats,
             "at": time.time(),
             "seconds": round(time.monotonic() - self._began, 1),
-            "start": self._start.number,
+            "start": self._tenure.start.number,
             "progress": self._transcript.latest,
             "gpu": dict(self._gpus.latest),
             "peak_gpu_memory_bytes": self._gpus.peak_bytes,
@@ -200,11 +201,11 @@ class Supervisor:
     def _yield_if_lost(self, child: subprocess.Popen[bytes]) -> None:
         """A supervisor that could not say that it lives must reckon that others took it for dead."""
         silent_s = time.monotonic() - self._last_beat
-        if self._is_superseded():
+        if self._tenure.is_superseded():
             lost, self._superseded = "another process was started in its place", True
-        elif silent_s > SUSPECT_S and self._has_successor():
+        elif silent_s > SUSPECT_S and self._tenure.has_successor():
             lost = "the next attempt has been claimed"
-        elif (self._beats - self._first_beat) % ORPHAN_BEATS == 0 and self._is_orphan():
+        elif (self._beats - self._first_beat) % ORPHAN_BEATS == 0 and self._tenure.is_orphan():
             lost = "its records were removed from the store"
         elif not self._try(self._beat) and silent_s > LEASE_S:
             lost = f"no heartbeat could be written for {silent_s:.0f} s"
@@ -213,27 +214,6 @@ class Supervisor:
         print(f"{lost}: ending the workload", file=sys.stderr, flush=True)
         self._asked_to_stop = lost
         kill_group(child.pid)
-
-    def _is_orphan(self) -> bool:
-        """Whether somebody removed the store (``rm -r .run``): nobody can ever ask for the result, or for a stop."""
-        try:
-            return not self._store.exists(self._attempt.path("claim.json"))
-        except StoreUnavailable:
-            return False  # the lease bounds how long that may go on
-
-    def _is_superseded(self) -> bool:
-        try:
-            return is_superseded(self._attempt, self._start)
-        except StoreUnavailable:
-            return False  # the lease bounds how long that may go on
-
-    def _has_successor(self) -> bool:
-        attempt = self._attempt
-        successor = Attempt(store=self._store, directory=attempt.directory, number=attempt.number + 1)
-        try:
-            return self._store.exists(successor.path("claim.json"))
-        except StoreUnavailable:
-            return False  # the lease bounds how long that may go on
 
     # --- stopping ----------------------------------------------------------------------------------------------
 
@@ -287,9 +267,9 @@ class Supervisor:
             "out_of_memory": ending.out_of_memory,
             "memory": ending.memory,
         }
-        if self._is_orphan():
+        if self._tenure.is_orphan():
             return  # writing would bring a removed store back to life
-        if self._superseded or self._is_superseded():
+        if self._superseded or self._tenure.is_superseded():
             self._flush(everything=True)  # what it said stays; how it ended is the other's to tell
             return
         final = ending.disposition is not Disposition.RESUME

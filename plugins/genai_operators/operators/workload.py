@@ -23,10 +23,8 @@ from genai_operators.compute.standing import LIMITED_PHASES, Limits
 from genai_operators.compute.watch import WorkloadSubject
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import (
-    ClusterUnavailable,
     ConfigurationError,
     GateFailed,
-    GenaiError,
     WorkloadFailed,
     WorkloadTimeout,
 )
@@ -34,6 +32,7 @@ from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink, RunLink
 from genai_operators.operators.placement import HardwareLike, place
 from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.operators.waiting import STATUS_TIMEOUT, start, wait
 from genai_operators.reports_app import report_url, run_url
 from genai_operators.store import Store, canonical_json
 
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 OnFailure = Literal["fail", "warn", "skip", "ask"]
-STATUS_TIMEOUT = "timeout"
-#: How long polls may go on failing (the store or the cluster is away) before the wait itself fails.
-POLL_PATIENCE_S = 300.0
 LARGEST_REFERENCE_BYTES = 2048
 ACCEPT, REJECT = "Continue", "Stop"
 
@@ -152,6 +148,7 @@ class WorkloadOperator(BaseOperator):
             workload = replace(workload, nonce=context["run_id"])
         store, owner = self._open_store(), owner_of(context)
         joined = attempts.join(store, workload, owner)
+        self.run_url = run_url(joined.directory)  # Airflow asks for the link whenever this process ends, so also here
         if joined.result is not None and not joined.returning:
             self._log_reuse(store, joined.directory, joined.result)
             return self._conclude(context, store, joined.directory, joined.result)
@@ -174,11 +171,12 @@ class WorkloadOperator(BaseOperator):
         }
         subject = WorkloadSubject(**arguments)
         self.log.info("workload %s at %s", joined.directory, store.uri_of(joined.directory))
-        self._start(subject)
+        start(subject, log=self.log)
         deadline = time.time() + self.timeout.total_seconds() if self.timeout else None
         if self.deferrable:
             self._defer(arguments, owner, deadline)
-        return self.resume(context, {**self._wait(subject, deadline), "subject": arguments})
+        settled = wait(subject, deadline=deadline, poll_interval=self.poll_interval, log=self.log)
+        return self.resume(context, {**settled, "subject": arguments})
 
     def _defer(self, arguments: dict[str, Any], owner: Owner, deadline: float | None) -> NoReturn:
         from genai_operators.triggers import SettleTrigger
@@ -195,34 +193,6 @@ class WorkloadOperator(BaseOperator):
         )
         raise AssertionError("defer() always raises")
 
-    def _start(self, subject: WorkloadSubject) -> None:
-        """Take the first step. A cluster that does not answer now is asked again by whoever waits."""
-        try:
-            self._log_lines(subject.start().lines)
-        except ClusterUnavailable as error:
-            self.log.warning("%s: %s; looking again", type(error).__name__, error)
-
-    def _wait(self, subject: WorkloadSubject, deadline: float | None) -> dict[str, Any]:
-        """What the trigger does, on the worker."""
-        failing_since: float | None = None
-        while deadline is None or time.time() <= deadline:
-            try:
-                poll = subject.poll()
-                failing_since = None
-            except GenaiError as error:
-                failing_since = failing_since or time.monotonic()
-                if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
-                    raise
-                self.log.warning("%s: %s; looking again", type(error).__name__, error)
-                time.sleep(self.poll_interval)
-                continue
-            self._log_lines(poll.lines)
-            if poll.settled is not None:
-                return poll.settled
-            if not poll.more:
-                time.sleep(self.poll_interval if poll.next_s is None else poll.next_s)
-        return {"status": STATUS_TIMEOUT}
-
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The waiting is over: leave the owners, then return the reference or raise what happened.
 
@@ -230,6 +200,7 @@ class WorkloadOperator(BaseOperator):
         :raises GenaiError: the class says what happened and whether a retry helps.
         """
         opened, directory = Store.open(event["subject"]["store"]), event["subject"]["directory"]
+        self.run_url = run_url(directory)
         owner = owner_of(context)
         if event["status"] == STATUS_TIMEOUT:
             withdraw(opened, directory, owner, reason=f"{owner} waited longer than its timeout")

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import TaskAwaitingInput
 
 from genai_operators.compute.contract import Artifact, Result
 from genai_operators.exceptions import BadWorkload, DataError, GateFailed, StoreUnavailable
-from genai_operators.operators.links import ReportLink
+from genai_operators.operators.links import ReportLink, RunLink
 from genai_operators.operators.retry import RETRY_DELAYS, FailureRetryPolicy
 from genai_operators.operators.workload import ACCEPT, REJECT
 from genai_operators.store import Store, canonical_json
@@ -114,6 +114,8 @@ class TestFailure:
         assert task.state == "failed"
         assert run_task.begun() == 1
         assert "DataError" in capsys.readouterr().out
+        link = task.xcom_pull(task_ids="train", key=RunLink().xcom_key)
+        assert link.startswith("/genai/runs/checkpointing/"), "its details are what one wants to see now"
 
     def test_that_a_retry_may_mend_is_retried_from_the_checkpoint(self, run_task: Runner) -> None:
         trouble = {"at": 5, "kind": "crash", "attempt": 1}
