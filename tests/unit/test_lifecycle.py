@@ -268,6 +268,7 @@ class TestCompute:
         tasks = self.tasks(project, "local")
         for name in ("validate", "fine_tune", "evaluate", "check"):
             assert (tasks[name].compute, tasks[name].hardware, tasks[name].phase_timeouts) == ("local", None, None)
+        assert tasks["fine_tune"].timeout == timedelta(hours=2)
 
     def test_what_the_file_says_of_a_cluster_arrives_where_it_counts(self, project: Path) -> None:
         section = (
@@ -285,5 +286,7 @@ class TestCompute:
             }
             assert tasks[name].pool == "gpus"
             assert tasks[name].phase_timeouts["queued"] == timedelta(hours=2)
+            assert tasks[name].timeout is None
             asks = name in ("fine_tune", "evaluate")
             assert (tasks[name].max_cost, tasks[name].hardware is not None) == ((40, True) if asks else (None, False))
+        assert tasks["fine_tune"].phase_timeouts["running"] == timedelta(hours=2), "the queue does not count"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from genai_operators.compute import attempts, escalation, owners
+from genai_operators.compute import attempts, cancelling, escalation, owners
 from genai_operators.compute.aftermath import demanded, trouble_of
 from genai_operators.compute.backends import BackendOf
 from genai_operators.compute.budget import Budget, Meter
@@ -235,8 +235,8 @@ class Driver:
             winner = attempts.find_attempt(self._store, self._directory, result.attempt)
         if self._result_seen is None:
             self._result_seen = self._monotonic()
-        if newest is not None and newest.number != winner.number and attempts.recorded_ending(newest) is None:
-            attempts.request_cancel(newest, reason=f"attempt {winner.number} had finished first")
+        if newest is not None and newest.number != winner.number and not cancelling.has_ended(newest):
+            cancelling.cancel(newest, reason=f"attempt {winner.number} had finished first")
         ended = isinstance(self._life.look(winner), Ending)
         if not ended and self._monotonic() - self._result_seen < FINISH_S:
             return Standing(phase=Phase.RUNNING, attempt=winner.number)

@@ -32,6 +32,14 @@ def dag_arguments(model: str, spec: ModelSpec, lifecycle: Lifecycle, *, doc: str
     }
 
 
+def training_arguments(spec: ModelSpec, *, hardware: Any) -> dict[str, Any]:
+    """The same for the training, which may last as long as the model file says; a cluster's queue does not count."""
+    arguments = workload_arguments(spec, hardware=hardware)
+    if spec.compute.target is ComputeTarget.LOCAL:
+        return {**arguments, "timeout": spec.train.timeout}
+    return {**arguments, "phase_timeouts": {"running": spec.train.timeout, **arguments["phase_timeouts"]}}
+
+
 def workload_arguments(spec: ModelSpec, *, hardware: Any = None) -> dict[str, Any]:
     """Where the workloads of this model run, and what they may ask for.
 

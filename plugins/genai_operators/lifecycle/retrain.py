@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, chain
 
-from genai_operators.lifecycle.common import dag_arguments, workload_arguments
+from genai_operators.lifecycle.common import dag_arguments, training_arguments, workload_arguments
 from genai_operators.lifecycle.form import attach_form, retrain_form
 from genai_operators.lifecycle.names import (
     RETRAIN_TASKS,
@@ -65,10 +65,9 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             refresh=decided["refresh"],
             seed=decided["seed"],
             rehearsal=spec.train.rehearsal,
-            timeout=spec.train.timeout,
             reuse=REUSE,
             inlets=[dataset_asset(model)],
-            **workload_arguments(spec, hardware=decided["hardware"]),
+            **training_arguments(spec, hardware=decided["hardware"]),
         )
         trained: Any = fine_tune.output
         evaluate = EvaluateModelOperator(

@@ -14,6 +14,8 @@ HardwareLike = str | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 #: What a workload asks for when nobody says: validation and drift, then those with torch.
 LIGHT = Resources(cpu=2.0, memory_bytes=4 * GIB)
 HEAVY = Resources(cpu=4.0, memory_bytes=16 * GIB)
+#: A cluster may have to make a machine first, and pull gigabytes of image.
+STARTING_S = 20 * 60.0
 #: How a rendered template says that there is nothing.
 NOTHING = (None, "", "None", "none")
 
@@ -30,6 +32,10 @@ class Placement:
     def is_elsewhere(self) -> bool:
         """Whether it runs where this host's files cannot be read."""
         return str(self.backend["target"]) != "local"
+
+    def limits(self) -> dict[str, Any]:
+        """Of the phases, where the author sets none; see :class:`~genai_operators.compute.standing.Limits`."""
+        return {"starting_s": STARTING_S} if self.is_elsewhere else {}
 
     def arguments(self) -> dict[str, Any]:
         """Of a :class:`~genai_operators.compute.watch.WorkloadSubject`."""

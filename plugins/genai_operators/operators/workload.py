@@ -30,7 +30,7 @@ from genai_operators.exceptions import (
 )
 from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink, RunLink
-from genai_operators.operators.placement import HardwareLike, place
+from genai_operators.operators.placement import HardwareLike, Placement, place
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.operators.waiting import STATUS_TIMEOUT, start, wait
 from genai_operators.reports_app import report_url, run_url
@@ -167,7 +167,7 @@ class WorkloadOperator(BaseOperator):
             **placement.arguments(),
             "owner": owner.to_json(),
             "after": joined.after,
-            "limits": self._limits(),
+            "limits": self._limits(placement),
         }
         subject = WorkloadSubject(**arguments)
         self.log.info("workload %s at %s", joined.directory, store.uri_of(joined.directory))
@@ -312,11 +312,11 @@ class WorkloadOperator(BaseOperator):
 
         return Store.open(self.store or settings.store_uri())
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self, placement: Placement) -> dict[str, Any]:
         seconds: dict[str, Any] = {
             f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()
         }
-        return Limits(**seconds).to_json()
+        return Limits(**{**placement.limits(), **seconds}).to_json()
 
     def _log_reuse(self, store: Store, directory: str, result: Result) -> None:
         claim = store.find_json(f"{directory}/attempts/{result.attempt}/claim.json") or {}

@@ -26,5 +26,6 @@ class Train(Section):
     )
     seed: int = Field(default=0, ge=0, description="Seed of weights, order and dropout.")
     timeout: Duration = Field(
-        default=timedelta(hours=2), description="Longest training; then it checkpoints and stops."
+        default=timedelta(hours=2),
+        description="Longest training; then it checkpoints and stops. A cluster's queue does not count.",
     )
