@@ -100,7 +100,7 @@ def log_of(attempt: Attempt) -> str:
 
 class TestJobSet:
     def test_two_pods_train_together_and_maintenance_costs_no_attempt(self, cluster, backend, tmp_path):
-        attempt = two_nodes(tmp_path, max_steps=40)
+        attempt = two_nodes(tmp_path, max_steps=24)
         backend.launch(attempt)
         cluster.faults.wait(
             lambda: attempts.newest_checkpoint_step(attempt.store, attempt.directory) > 0,
@@ -117,7 +117,7 @@ class TestJobSet:
         result = attempts.find_result(attempt.store, attempt.directory)
         assert result is not None
         assert result.attempt == 1
-        assert result.metrics["train_steps"] == 40
+        assert result.metrics["train_steps"] == 24
 
 
 class TestTrainJob:

@@ -224,8 +224,8 @@ class TestTheEnd:
 
     def test_a_condition_that_is_not_true_is_none(self):
         """They are strings: "False" is true in Python."""
-        probe = look(job=job(condition("Failed", "False"), condition("Complete", "False")), pods=[pod(state=running())])
-        assert probe.phase is Phase.RUNNING
+        probe = look(job=job(condition("Failed", "False"), condition("Complete", "False")), begun=True)
+        assert probe.phase is Phase.PREEMPTED
 
     def test_a_job_that_was_deleted_by_hand_can_be_resumed(self):
         for found in (None, job(deleted=True)):

@@ -64,9 +64,11 @@ class TestWhatItMisses:
     def test_an_expired_version_is_listed_anew(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, steps=2000, step_s=0.05)
         found = connected(cluster, backend)
+        lists = cluster.faults.requests("list", "pods")
         cluster.faults.expire_watches(2)
         begin(cluster, backend, attempt)
         cluster.faults.wait(lambda: (sight := found.look(attempt.name)) and sight.pods, "the watch to see the pod")
+        assert cluster.faults.requests("list", "pods") > lists
         assert backend.probe(attempt).phase is Phase.RUNNING
         backend.stop(attempt)
 
