@@ -167,6 +167,13 @@ class TestOneThingMissing:
         (made,) = fixes(report)
         assert made["metadata"] == {"name": "nobody", "namespace": cluster.namespace}
 
+    def test_no_job_waits_for_a_service_account_that_is_missing(self, cluster: FakeCluster, store: str) -> None:
+        before = cluster.faults.created("jobs")
+        report = check(cluster, store=store, service_account="nobody")
+        assert missing(report) == {"service account"}
+        assert states(report)[IMAGE] is State.SKIPPED
+        assert cluster.faults.created("jobs") == before
+
     @pytest.mark.parametrize(
         ("verb", "resource", "subject"),
         [
@@ -280,6 +287,16 @@ class TestProbeJob:
         report = check(cluster, store=store, store_in_pod=f"{store}-other")
         assert missing(report) == {STORE}
         assert "these are two stores" in told(report)
+
+    def test_no_room_for_a_pod(self, cluster: FakeCluster, store: str) -> None:
+        cluster.faults.set_quota({"pods": "0"})
+        try:
+            report = check(cluster, store=store)
+            assert missing(report) == {IMAGE}
+            assert "no pod has started: " in told(report)
+            assert "exceeded quota" in told(report)
+        finally:
+            cluster.faults.set_quota(None)
 
     def test_no_room_for_a_job(self, cluster: FakeCluster, store: str) -> None:
         cluster.faults.set_quota({"count/jobs.batch": "0"})

@@ -25,6 +25,8 @@ from genai_operators.exceptions import ConfigurationError
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 #: podReplacementPolicy, on which preemption rests, is on by default from here on.
 OLDEST_MINOR = 29
+#: Subjects of findings.
+NAMESPACE, ACCOUNT, MAY_USE = "namespace", "service account", "may use "
 KUEUE, KUEUE_VERSION = "kueue.x-k8s.io", "v1beta2"
 #: Need -> API group and version.
 ADD_ONS: Mapping[Need, tuple[str, str]] = {
@@ -87,8 +89,8 @@ def namespace(api: KubernetesApi, wanted: Wanted) -> list[Finding]:
     }
     accounts = f"/api/v1/namespaces/{name}/serviceaccounts/{account}"
     return [
-        _exists(api, f"/api/v1/namespaces/{name}", "namespace", name, as_yaml(made)),
-        _exists(api, accounts, "service account", account, as_yaml(_account(wanted))),
+        _exists(api, f"/api/v1/namespaces/{name}", NAMESPACE, name, as_yaml(made)),
+        _exists(api, accounts, ACCOUNT, account, as_yaml(_account(wanted))),
     ]
 
 
@@ -100,7 +102,7 @@ def permissions(api: KubernetesApi, wanted: Wanted) -> list[Finding]:
         if permission.need not in wanted.needs:
             continue
         denied = [verb for verb in permission.verbs if not _allowed(api, wanted, permission, verb)]
-        subject = f"may use {permission.name}"
+        subject = f"{MAY_USE}{permission.name}"
         if not denied:
             findings.append(Finding(State.FINE, subject, ", ".join(permission.verbs)))
             continue

@@ -15,7 +15,7 @@ from typing import Any
 
 from genai_operators.compute.kubernetes import clients
 from genai_operators.compute.kubernetes.api import KubernetesApi
-from genai_operators.compute.kubernetes.cluster_checks import CHECKS, Wanted
+from genai_operators.compute.kubernetes.cluster_checks import ACCOUNT, CHECKS, MAY_USE, NAMESPACE, Wanted
 from genai_operators.compute.kubernetes.findings import Finding, Report, State
 from genai_operators.compute.kubernetes.probe_job import IMAGE, STORE, TIMEOUT_S, ProbeJob
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
@@ -42,8 +42,17 @@ def preflight(wanted: Wanted, *, store: str | None = None, timeout_s: float = TI
     except GenaiError as error:
         fix = "" if findings else CONNECTION_FIX
         return Report([*findings, Finding(State.MISSING, "connection", str(error), fix)])
-    findings += _image_and_store(api, settings, store, timeout_s=timeout_s)
+    if any(finding.state is State.MISSING and _keeps_pods_away(finding) for finding in findings):
+        told = "not tried: no pod could start before the above is mended"
+        findings += [Finding(State.SKIPPED, subject, told) for subject in (IMAGE, STORE)]
+    else:
+        findings += _image_and_store(api, settings, store, timeout_s=timeout_s)
     return Report(findings)
+
+
+def _keeps_pods_away(finding: Finding) -> bool:
+    """Whether the short Job would wait in vain."""
+    return finding.subject in (NAMESPACE, ACCOUNT) or finding.subject.startswith(MAY_USE)
 
 
 def _image_and_store(

@@ -35,6 +35,8 @@ GRACE_S = 5.0
 TTL_S = 600
 RESOURCES = Resources(cpu=0.25, memory_bytes=GIB)
 LOG_LINES = 5
+#: Reasons of a probe by which the Job cannot make its pod.
+NO_POD = frozenset({"FailedCreate", "quota"})
 PULL_FIX = """\
 # Is the name right, and did you push it? For a private registry, in the namespace of the jobs:
 #   kubectl create secret docker-registry registry --docker-server=... --docker-username=... --docker-password=...
@@ -89,13 +91,13 @@ class ProbeJob:
         return {**made, "spec": {**made["spec"], "template": pod_template(request, command)}}
 
     def _ended(self, attempt: Attempt) -> Observation:
-        """The last look: at its end, when its image cannot be pulled, or when time is up."""
+        """The last look: at its end, when it waits for what will not come, or when time is up."""
         observer = Observer(self.api, self._paths)
         deadline = time.monotonic() + self.timeout_s
         while True:
             seen = observer.look(attempt)
             finished = seen.job is None or jobs.view(seen.job).finished
-            if (finished and not seen.alive) or _refused(seen) or time.monotonic() > deadline:
+            if (finished and not seen.alive) or _is_hopeless(seen) or time.monotonic() > deadline:
                 return seen
             time.sleep(POLL_S)
 
@@ -110,7 +112,7 @@ class ProbeJob:
         if not pulled:
             told = probe.detail or probe.reason or probe.phase.value
             return [
-                Finding(State.MISSING, IMAGE, f"no pod has started within {self.timeout_s:.0f} s: {told}"),
+                Finding(State.MISSING, IMAGE, f"no pod has started: {told}"),
                 Finding(State.SKIPPED, STORE, "no pod could be started"),
             ]
         image = Finding(State.FINE, IMAGE, self.settings.image)
@@ -139,6 +141,14 @@ class ProbeJob:
         found = self.api.find(path)
         if found is not None:
             self.api.delete(path, uid=found["metadata"]["uid"])
+
+
+def _is_hopeless(seen: Observation) -> bool:
+    """Whether a person has to do something before it can start."""
+    if _refused(seen):
+        return True
+    probe = classify(seen, now=time.time())
+    return probe.error is not None or (not seen.pods and probe.reason in NO_POD)
 
 
 def _refused(seen: Observation) -> str:
