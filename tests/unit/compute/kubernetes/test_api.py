@@ -59,6 +59,13 @@ class TestRefusals:
         assert type(error) is kind
         assert told in str(error)
 
+    @pytest.mark.parametrize(
+        ("verb", "reason", "conflict"),
+        [("create", "Conflict", True), ("create", "AlreadyExists", False), ("delete", "Conflict", False)],
+    )
+    def test_a_quota_that_changed_at_the_same_moment_is_no_taken_name(self, verb, reason, conflict):
+        assert Failure(verb, JOBS, 409, status("the object has been modified", reason)).conflict is conflict
+
     def test_what_is_not_installed_is_named(self):
         path = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/genai/jobsets"
         assert "Install JobSet" in str(translate(Failure("create", path, 404, b"404 page not found"), connection="c"))
