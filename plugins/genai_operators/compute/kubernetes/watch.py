@@ -57,7 +57,13 @@ class Collection:
         self._departed: dict[str, dict[str, tuple[float, Json]]] = {}
         self._version = ""
         self.fresh = False
-        threading.Thread(target=self._follow, name=f"watch {path}", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread goes on."""
+        return self._thread.is_alive()
 
     def named(self, name: str) -> tuple[Json, ...]:
         """The objects of an attempt."""
@@ -68,6 +74,12 @@ class Collection:
         """Its objects that were removed, as they were last seen."""
         with self._lock:
             return tuple(found for _, found in self._departed.get(name, {}).values())
+
+    def _run(self) -> None:
+        try:
+            self._follow()
+        finally:  # however it ended: what nobody updates must not be believed
+            self.fresh = False
 
     def _follow(self) -> None:
         """Until nobody looks any more. The connection may break as often as it likes."""
@@ -84,7 +96,6 @@ class Collection:
                 _log.log(level, "watch of %s: %s; looking again in %.1f s", self._path, error, pause_s)
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, BACKOFF_S[1])
-        self.fresh = False
 
     def _connect(self) -> None:
         """List unless a version is known to go on from, then apply events until the server ends the watch."""
@@ -155,7 +166,7 @@ class NamespaceWatch:
     @property
     def alive(self) -> bool:
         """Whether its threads go on."""
-        return self._wanted()
+        return self._wanted() and self._jobs.alive and self._pods.alive
 
     def departed(self, name: str) -> tuple[Json, ...]:
         """Pods of an attempt that were removed."""

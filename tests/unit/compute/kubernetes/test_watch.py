@@ -117,6 +117,26 @@ class TestIdleness:
         )
 
 
+class TestItsOwnFaults:
+    def test_one_that_died_is_not_believed_any_more_and_is_replaced(self, cluster, backend, monkeypatch):
+        found = connected(cluster, backend)
+        monkeypatch.setattr(watch, "attempt_name", lambda _: 1 / 0)
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)
+        cluster.faults.expire_watches(2)
+        backend.api.create(backend.paths.pods, ours("breaks-it"))
+        cluster.faults.wait(lambda: not found.alive, "a thread to die")
+        monkeypatch.undo()
+        assert found.look("any") is None
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        assert connected(cluster, backend) is not found
+
+
+def ours(name):
+    """A pod with our label that never runs."""
+    metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": "genai-operators"}}
+    return {"metadata": metadata, "spec": {"containers": [{"name": "c", "image": "nowhere"}]}}
+
+
 class TestMemory:
     def test_only_what_is_read_is_kept(self):
         found = pod("Running", state=running())
