@@ -118,11 +118,16 @@ def _deactivated(workload: Json, queue: str, since: float | None) -> Probe:
 
 
 def _tried_enough(reason: str, events: Sequence[Json], waited_s: float) -> bool:
-    failed = [
-        event for event in events if event.get("reason") == "Failed" and "pull" in str(event.get("message")).lower()
-    ]
-    tries = max((_count(event) for event in failed), default=0)
-    return tries >= IMAGE_TRIES or (reason == "ImagePullBackOff" and waited_s > IMAGE_GRACE_S)
+    """By the tries that were counted; where no event tells of any, by the time. (A good image may take long, too.)"""
+    failed = [event for event in events if event.get("reason") == "Failed" and _is_a_try(str(event.get("message")))]
+    if failed:
+        return max(map(_count, failed)) >= IMAGE_TRIES
+    return reason == "ImagePullBackOff" and waited_s > IMAGE_GRACE_S
+
+
+def _is_a_try(message: str) -> bool:
+    """One line a try; the lines about backing off come far more often."""
+    return message.startswith("Failed to pull image") or "ErrImagePull" in message
 
 
 def _count(event: Json) -> int:
