@@ -23,7 +23,14 @@ RESULTS = ROOT / ".run" / "bench.json"
 #: What a shell says of a program that was stopped from the keyboard.
 INTERRUPTED = 130
 #: Scripts that take ``--json FILE``, and ``--full`` where they have a long form.
-SCRIPTS = ("parse", "decisions_gpu_plan", "decisions_paired", "decisions_sequential", "decisions_drift")
+SCRIPTS = (
+    "parse",
+    "compute_kubernetes",
+    "decisions_gpu_plan",
+    "decisions_paired",
+    "decisions_sequential",
+    "decisions_drift",
+)
 
 
 def run(name: str, *, full: bool) -> tuple[list[dict[str, Any]], int]:

@@ -11,7 +11,8 @@ from typing import Any
 from genai_operators.compute.chunks import ChunkWriter
 from genai_operators.compute.contract import Attempt
 
-LOG_FLUSH_S = 1.0
+#: Lines are written this often, or once a tenth of the run so far: the first ones at once, for whoever waits for them.
+LOG_FLUSH_S = (0.2, 1.0)
 LOG_FLUSH_BYTES = 64 * 1024
 TAIL_LINES = 8
 #: Progress is written this often, or once a hundredth of the run so far: dense at first, sparse in a long run.
@@ -60,7 +61,9 @@ class Transcript:
     def flush(self, *, everything: bool = False) -> None:
         """Write what is due."""
         now = time.monotonic()
-        if everything or now - self._last_log >= LOG_FLUSH_S or self._log.pending_bytes >= LOG_FLUSH_BYTES:
+        shortest, longest = LOG_FLUSH_S
+        due = now - self._last_log >= min(max(shortest, (now - self._began) / 10), longest)
+        if everything or due or self._log.pending_bytes >= LOG_FLUSH_BYTES:
             self._last_log = now
             self._write(self._log.flush)
         shortest, longest = PROGRESS_FLUSH_S

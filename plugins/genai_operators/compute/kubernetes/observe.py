@@ -18,7 +18,7 @@ from genai_operators.exceptions import ConfigurationError
 Json = Mapping[str, Any]
 
 #: Events and the queue's words are for people: this old is new enough.
-NEWS_AGE_S = 10.0
+NEWS_AGE_S = 20.0
 KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 
 _events: Remembered[list[Json]] = Remembered(seconds=NEWS_AGE_S)
