@@ -169,6 +169,13 @@ class TestPlatformSaysWhy:
         assert standing.settled.error == "OutOfMemory"
         assert scene.newest() == 2
 
+    def test_its_word_on_memory_counts_where_the_supervisor_saw_a_signal_only(self, scene: Scene) -> None:
+        attempt = scene.begun()
+        scene.cluster.beat(attempt, 9, ended=True, code=-9)
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "OOMKilled", "killed for its memory", error="OutOfMemory")
+        scene.step()
+        assert scene.asked(2).memory_bytes == 2 * scene.asked(1).memory_bytes
+
     def test_what_it_waits_for_is_news_once_each(self, scene: Scene) -> None:
         scene.step()
         for detail in ("0/3 nodes are available", "0/3 nodes are available", "pulling the image"):

@@ -99,6 +99,13 @@ class TestBeginning:
             "empty True",
         ]
 
+    def test_the_claim_says_how_many_rows_fit_and_what_others_call_the_store(self, supervised: Supervised) -> None:
+        claim = {"store": "s3://bucket/store", "resources": {"micro_batch": 2}}
+        supervised.attempt.store.put_json(supervised.attempt.path("claim.json"), claim)
+        code = "import os; print(os.environ['GENAI_STORE_URI'], os.environ['GENAI_MICRO_BATCH'])"
+        assert supervised.run(code) == 0
+        assert supervised.log() == ["000001 s3://bucket/store 2"]
+
     def test_a_command_that_does_not_exist_is_told(self, supervised: Supervised) -> None:
         supervised.run("", python="/no/such/python")
         record = supervised.record("exit.json")

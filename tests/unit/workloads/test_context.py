@@ -9,7 +9,7 @@ import pytest
 from genai_operators.compute.contract import Artifact
 from genai_operators.exceptions import BadWorkload, ManifestMismatch, ObjectNotFound
 from genai_operators.store import Store, directory_manifest
-from genai_operators.workloads.context import Context
+from genai_operators.workloads.context import Context, InputArtifact
 from tests.fakes.workload_process import context_of, file_input
 
 
@@ -55,6 +55,41 @@ class TestInputs:
             context.fetch("base")
         with pytest.raises(BadWorkload, match="no input 'dataset'"):
             context.fetch("dataset")
+
+
+class TestInAPod:
+    """The controller's files and the controller's name of the store mean nothing there."""
+
+    def test_what_lies_on_another_host_is_read_from_its_copy_in_the_store(self, tmp_path: Path) -> None:
+        rows = tmp_path / "rows.csv"
+        rows.write_text("text\na\n")
+        there = Artifact(uri="file:///another/host/rows.csv", digest=file_input(rows).digest)
+        Store.open(tmp_path / "store").create(f"inputs/{there.digest}/rows.csv", rows.read_bytes())
+        fetched = context_of(tmp_path, params={}, inputs={"train_0": there}).fetch("train_0")
+        assert (fetched.name, fetched.read_text()) == ("rows.csv", "text\na\n")
+
+    def test_a_copy_that_is_not_what_it_claims_to_be_is_refused(self, tmp_path: Path) -> None:
+        there = Artifact(uri="file:///another/host/rows.csv", digest="d")
+        Store.open(tmp_path / "store").create("inputs/d/rows.csv", b"something else")
+        with pytest.raises(ManifestMismatch):
+            context_of(tmp_path, params={}, inputs={"train_0": there}).fetch("train_0")
+
+    def test_the_store_may_be_called_something_else_by_those_who_wait(self, tmp_path: Path) -> None:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("{}")
+        store, theirs = Store.open(tmp_path / "store"), "s3://bucket/store"
+        manifest = store.upload_directory(tmp_path / "model", "models/m")
+        context = Context(
+            store=store,
+            directory="workloads/test/fingerprint",
+            attempt=1,
+            params={},
+            inputs={"m": InputArtifact(uri=f"{theirs}/models/m", digest=manifest.digest)},
+            scratch=tmp_path / "scratch",
+            store_elsewhere=theirs,
+        )
+        assert (context.fetch("m") / "config.json").exists()
+        assert context.uri_of("models/m") == f"{theirs}/models/m"
 
 
 def save(context: Context, step: int) -> None:

@@ -68,6 +68,13 @@ class Attempt:
 
 
 class TestPublishing:
+    def test_the_result_names_its_outputs_as_those_who_wait_call_the_store(self, tmp_path: Path) -> None:
+        attempt = Attempt(tmp_path, text="hello")
+        assert attempt.run(GENAI_STORE_URI="s3://bucket/store") == 0
+        result = attempt.store.get_json(f"{attempt.workload.directory}/result.json")
+        uris = [result["report_uri"], *(output["uri"] for output in result["outputs"].values())]
+        assert all(uri.startswith("s3://bucket/store/workloads/copy/") for uri in uris)
+
     def test_output_report_and_result_are_in_the_store(self, tmp_path: Path) -> None:
         attempt = Attempt(tmp_path, text="hello")
         assert attempt.run() == 0
