@@ -287,6 +287,9 @@ class TestCompute:
             assert tasks[name].pool == "gpus"
             assert tasks[name].phase_timeouts["queued"] == timedelta(hours=2)
             assert tasks[name].timeout is None
-            asks = name in ("fine_tune", "evaluate")
-            assert (tasks[name].max_cost, tasks[name].hardware is not None) == ((40, True) if asks else (None, False))
+            assert (tasks[name].hardware is not None) == (name in ("fine_tune", "evaluate"))
+        assert [tasks[name].max_cost for name in ("validate", "fine_tune")] == [None, 40]
+        assert tasks["evaluate"].max_cost == (
+            "{{ 40.0 - (ti.xcom_pull(task_ids='fine_tune') or {}).get('cost', 0) }}"
+        ), "the limit is of both together"
         assert tasks["fine_tune"].phase_timeouts["running"] == timedelta(hours=2), "the queue does not count"

@@ -40,6 +40,15 @@ def training_arguments(spec: ModelSpec, *, hardware: Any) -> dict[str, Any]:
     return {**arguments, "phase_timeouts": {"running": spec.train.timeout, **arguments["phase_timeouts"]}}
 
 
+def evaluation_arguments(spec: ModelSpec, *, hardware: Any) -> dict[str, Any]:
+    """The same for the evaluation; it may cost what the training left of the limit."""
+    arguments = workload_arguments(spec, hardware=hardware)
+    if arguments.get("max_cost") is None:
+        return arguments
+    spent = "(ti.xcom_pull(task_ids='fine_tune') or {}).get('cost', 0)"
+    return {**arguments, "max_cost": f"{{{{ {spec.compute.max_cost} - {spent} }}}}"}
+
+
 def workload_arguments(spec: ModelSpec, *, hardware: Any = None) -> dict[str, Any]:
     """Where the workloads of this model run, and what they may ask for.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, chain
 
-from genai_operators.lifecycle.common import dag_arguments, training_arguments, workload_arguments
+from genai_operators.lifecycle.common import dag_arguments, evaluation_arguments, training_arguments, workload_arguments
 from genai_operators.lifecycle.form import attach_form, retrain_form
 from genai_operators.lifecycle.names import (
     RETRAIN_TASKS,
@@ -80,7 +80,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             output_kind=spec.data.output.value,
             on_failure=spec.evaluate.on_failure.value,
             reuse=REUSE,
-            **workload_arguments(spec, hardware=decided["hardware"]),
+            **evaluation_arguments(spec, hardware=decided["hardware"]),
         )
         evaluated: Any = evaluate.output
         register = RegisterModelOperator(

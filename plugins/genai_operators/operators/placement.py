@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genai_operators.compute.resources import GIB, Resources
-from genai_operators.exceptions import ConfigurationError
+from genai_operators.exceptions import BudgetExceeded, ConfigurationError
 
 HardwareLike = str | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 #: What a workload asks for when nobody says: validation and drift, then those with torch.
@@ -54,6 +54,7 @@ def place(
 
     :param kind: of the workload. :param environment: ``airflow`` for light ones, ``workload`` for those with torch.
     :raises ConfigurationError: a connection lacks something, or ``hardware`` or ``max_cost`` are not what they must be.
+    :raises BudgetExceeded: ``max_cost`` leaves nothing.
     """
     description = {"target": compute} if isinstance(compute, str) else dict(compute)
     if description.get("target") == "local":
@@ -125,5 +126,5 @@ def _budget(max_cost: float | str | None, *, currency: str) -> dict[str, Any] | 
     except ValueError as error:
         raise ConfigurationError(f"max_cost is {max_cost!r}; a number is needed, such as 40") from error
     if not limit > 0:
-        raise ConfigurationError(f"max_cost is {limit:g}; it must be above 0")
+        raise BudgetExceeded(f"max_cost leaves {limit:.2f} {currency}: nothing may be spent here. Raise it.")
     return {"max_cost": limit, "currency": currency}

@@ -103,7 +103,7 @@ class Compute(Section):
     max_cost: float | None = Field(
         default=None,
         gt=0,
-        description="Most that one workload may cost, in the price file's currency; then it checkpoints and stops.",
+        description="Most that training and evaluation may cost together, in the price file's currency; then it stops.",
     )
     queue: str | None = Field(default=None, min_length=1, description="A Kueue LocalQueue of the namespace.")
     nodes: PositiveInt = Field(default=1, description="Machines of the training; they share each batch.")

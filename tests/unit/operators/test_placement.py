@@ -13,7 +13,7 @@ from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
 from genai_operators.compute.reach import bring_within_reach
 from genai_operators.compute.resources import GIB, Resources
-from genai_operators.exceptions import ConfigurationError, ManifestMismatch
+from genai_operators.exceptions import BudgetExceeded, ConfigurationError, ManifestMismatch
 from genai_operators.operators.ladders import Ladders
 from genai_operators.operators.placement import HEAVY, LIGHT, Placement, place
 from genai_operators.store import Store, directory_manifest, sha256_file
@@ -99,13 +99,16 @@ class TestCluster:
             ({"hardware": {"gpus": 4}}, "'gpus' unknown"),
             ({"hardware": "{'gpu': 'h100'}"}, "neither a mapping nor a list"),
             ({"max_cost": "much"}, "a number is needed"),
-            ({"max_cost": "-1"}, "above 0"),
             ({"compute": {"target": "kubernetes", "connection": "nowhere"}}, "no connection nowhere"),
         ],
     )
     def test_what_cannot_be_is_told(self, wrong: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigurationError, match=message):
             placed(**wrong)
+
+    def test_a_limit_that_an_earlier_workload_used_up_leaves_nothing(self) -> None:
+        with pytest.raises(BudgetExceeded, match="Raise it"):
+            placed(max_cost="-0.25")
 
 
 class TestReach:
