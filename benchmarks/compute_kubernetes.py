@@ -1,10 +1,10 @@
 """What jobs on Kubernetes cost Airflow: a triggerer that watches 200, the way to the first line of log, a worker's CPU.
 
-``python benchmarks/compute_kubernetes.py [--json FILE]`` measures against ``KubernetesPodOperator(deferrable=True)`` with
-the same image on the same fake cluster (``tests/fakes/kubernetes``), in one run. *Watching* is done by the triggers' own
-run loops in one process, as in a triggerer's runner; the 200 pods are no processes, but another process writes what
-their supervisors write (a heartbeat every 2 s, a line every 10 s). *Submitting* is done by tasks under ``dag.test()``
-in a warm process. Memory includes Airflow itself.
+``python benchmarks/compute_kubernetes.py [--full] [--json FILE]`` measures against the provider's
+``KubernetesPodOperator(deferrable=True)`` with the same image on the same fake cluster (``tests/fakes/kubernetes``), in
+one run. *Watching* is done by the triggers' own run loops in one process, as in a triggerer's runner; the 200 pods are
+no processes, but another process writes what their supervisors write (a heartbeat every 2 s, a line every 10 s).
+*Submitting* is done by tasks under ``dag.test()`` in a warm process. Memory includes Airflow itself.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 * ``watch``: ``{"triggers": [[class path, arguments], ...], "warm_s", "measure_s", "figures": file}`` runs the triggers'
   own ``run()`` in one event loop, as the triggerer's runner process does, and writes its memory and CPU.
-* ``play``: ``{"store", "directories"}`` writes what the supervisors of running attempts write: a heartbeat every 2 s and a
-  line of log every 10 s, until it is killed.
+* ``play``: ``{"store", "directories"}`` writes what the supervisors of running attempts write: a heartbeat every 2 s
+  and a line of log every 10 s, until it is killed.
 * ``task``: ``{"which": "ours" | "pod", ...}`` runs a task with ``dag.test()``, several times, and prints when it was
   executed and what CPU time its operator took on the worker.
 """

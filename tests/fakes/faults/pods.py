@@ -161,7 +161,7 @@ def pod_deleted(run: ClusterRun) -> Settled:
     return run.finish(subject)
 
 
-@ROWS.row("result written, then killed", "before it could say so", params=WAITS)
+@ROWS.row("killed after its result", "before it could say so", params=WAITS)
 def killed_after_the_result(run: ClusterRun) -> Settled:
     """The supervisor sleeps while the workload finishes, and is killed before it wakes up."""
     subject = run.submit()
@@ -174,7 +174,7 @@ def killed_after_the_result(run: ClusterRun) -> Settled:
     return run.drive(subject)
 
 
-@ROWS.row("no progress", "preempted before each checkpoint", ends="NoProgress", params={"step_s": 0.5}, begun=None)
+@ROWS.row("no progress", "preempted without a step", ends="NoProgress", params={"step_s": 0.5}, begun=None)
 def no_progress(run: ClusterRun) -> Settled:
     """Three times in vain, then it is stopped: two restarts may bring nothing here."""
     subject = run.submit(resumes_without_progress=2)

@@ -57,7 +57,7 @@ def while_it_is_preempted(run: ClusterRun) -> Settled:
     return between_pods(run, comes=True)
 
 
-@ROWS.row("cancelled", "preempted, and no machine comes", ends=CANCELLED, params=WAITS)
+@ROWS.row("cancelled", "no machine comes", ends=CANCELLED, params=WAITS)
 def while_no_machine_comes(run: ClusterRun) -> Settled:
     """Nobody can hear of it: reconciling takes it out."""
     return between_pods(run, comes=False)

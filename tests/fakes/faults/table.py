@@ -81,6 +81,19 @@ def _at(play: Callable[..., Any], phase: str) -> Play:
 ROWS = Rows()
 
 
+def rendered(rows: Iterable[Row]) -> str:
+    """For people: each fault with the Jobs that are created in total, how it ends, and its phases."""
+    lines: dict[tuple[str, int, str], list[str]] = {}
+    for row in sorted(rows, key=lambda row: row.fault.lower()):
+        lines.setdefault((row.fault, row.jobs, row.ends), []).append(row.phase)
+    table = [("fault", "Jobs", "ends", "at")]
+    table += [(fault, str(jobs), ends, ", ".join(filter(None, at))) for (fault, jobs, ends), at in lines.items()]
+    widths = [max(len(line[column]) for line in table) for column in range(3)]
+    return "\n".join(
+        "  ".join((*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[3])) for line in table
+    )
+
+
 def play(row: Row, folder: Path) -> None:
     """Play a row in a cluster of its own and judge what is left."""
     settings = replace(Settings(folder="", nodes=row.nodes, pull_backoff_s=0.2), **row.settings)

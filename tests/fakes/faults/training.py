@@ -119,7 +119,7 @@ def out_of_memory(run: TrainingRun) -> Settled:
     return run.drive(subject)
 
 
-@ROWS.row("training's newest checkpoint cut short", "then evicted", **TRAINING)
+@ROWS.row("training's checkpoint cut short", "then evicted", **TRAINING)
 def cut_short(run: TrainingRun) -> Settled:
     subject = submitted(run)
     run.cluster.faults.hold_scheduling()
