@@ -24,7 +24,7 @@ def worker_killed(run: ClusterRun, phase: str) -> Settled:
         return processes.settled(processes.deferred())
 
 
-@ROWS.row("worker killed", "after it deferred", params=WAITS)
+@ROWS.row("worker killed", "once deferred", params=WAITS)
 def worker_killed_at_last(run: ClusterRun) -> Settled:
     with Processes(run) as processes:
         assert processes.worker("after", "start") is None

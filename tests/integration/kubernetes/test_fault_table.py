@@ -44,7 +44,7 @@
     watch dropped                      1     succeeded        running, three times
     watch expired (410)                1     succeeded        running
     watch stalled                      1     succeeded        running, then preempted
-    worker killed                      1     succeeded        before create, during create, after create, after it deferred
+    worker killed                      1     succeeded        before create, during create, after create, once deferred
 
 *Jobs* says how many are created in total, *ends* how the task settles, *at* in which phase the fault is injected. After
 each row, besides: no Job, pod, process or claim is left over and nobody is in the index of owners; every line of log
