@@ -25,7 +25,7 @@ from genai_operators.compute.kubernetes.removal import Removal
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
 from genai_operators.compute.kubernetes.usage import Meter
 from genai_operators.compute.resources import Usage
-from genai_operators.exceptions import ConfigurationError, WorkloadFailed
+from genai_operators.exceptions import ConfigurationError, QuotaExceeded, WorkloadFailed
 
 #: How long it is taken for granted that what was created is there.
 CREATED_S = 60.0
@@ -66,7 +66,11 @@ class KubernetesCompute(KubernetesSettings):
         :raises QuotaExceeded: the namespace may hold no further Job.
         """
         path = self.paths.collection(attempt.resources)
-        found = self.api.create(path, manifest(self._request(attempt))) or self.api.find(f"{path}/{attempt.name}")
+        try:
+            found = self.api.create(path, manifest(self._request(attempt))) or self.api.find(f"{path}/{attempt.name}")
+        except QuotaExceeded:  # quota is looked at before the name is: it may be this very attempt that fills it
+            if (found := self.api.find(f"{path}/{attempt.name}")) is None:
+                raise
         if found is None:
             return  # somebody has just removed it: the next probe says so
         if not names.is_ours(found, attempt):

@@ -170,6 +170,14 @@ class TestQuota:
         finally:
             cluster.faults.set_quota(None)
 
+    def test_filled_by_the_very_attempt_is_no_reason_to_refuse_it(self, cluster, backend, attempt):
+        backend.launch(attempt)
+        cluster.faults.set_quota({"count/jobs.batch": "1"})
+        try:
+            backend.launch(attempt)
+        finally:
+            cluster.faults.set_quota(None)
+
     def test_a_pod_that_finds_no_room_waits_in_a_queue(self, cluster, backend, attempt):
         cluster.faults.set_quota({"pods": "0"})
         try:
