@@ -58,7 +58,6 @@ def write_airflow(layout: Layout) -> None:
             "max_active_tasks_per_dag": str(PARALLELISM),
             "dags_are_paused_at_creation": "False",
             "fernet_key": _fernet_key(layout),
-            "internal_api_secret_key": layout.secret("internal_api"),
             "simple_auth_manager_users": f"{ADMIN}:admin",
             "simple_auth_manager_passwords_file": str(passwords),
             "execution_api_server_url": f"{layout.airflow_url}/execution/",
