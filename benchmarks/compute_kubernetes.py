@@ -190,7 +190,7 @@ def submitting(folder: Path, collected: Collected) -> None:
     collected.add("a bare pod: create to its first line", alone, "s")
     collected.add(first, ours[0] - alone, "s", baseline=theirs[0] - alone, target=1.0)
     collected.add("operator's CPU on a worker, a job", 1000 * ours[1], "ms", baseline=1000 * theirs[1], target=50.0)
-    name = "the same for the first job of a process, which imports the client"
+    name = "the same in a fresh process, which imports operator and client"
     collected.add(name, 1000 * ours[2], "ms", baseline=1000 * theirs[2])
 
 
