@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
@@ -15,6 +14,7 @@ from genai_operators.exceptions import GateFailed, GenaiError, LedgerConflict, R
 from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.operators.waiting import defer, wait
 from genai_operators.operators.workload import owner_of
 from genai_operators.reports_app import report_url
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind, ServeOptions
@@ -213,31 +213,11 @@ class CanaryReleaseOperator(BaseOperator):
     def _wait_for(self, context: Context, arguments: dict[str, Any]) -> Any:
         """:param arguments: of the release's subject; the event, or a person's answer, brings them back."""
         if self.deferrable:
-            self._defer(context, arguments)
+            defer(self, SUBJECT, arguments, owner=owner_of(context), poll_interval=self.poll_interval)
         from genai_operators.release.subject import ReleaseSubject
 
-        subject = ReleaseSubject(**arguments)
-        while True:
-            poll = subject.poll()
-            for line in poll.lines:
-                self.log.info("%s", line)
-            if poll.settled is not None:
-                return self.resume(context, {**poll.settled, "subject": arguments})
-            time.sleep(self.poll_interval)
-
-    def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
-        from genai_operators.triggers import SettleTrigger
-
-        self.defer(
-            trigger=SettleTrigger(
-                subject_class=SUBJECT,
-                subject_kwargs=arguments,
-                owner=owner_of(context).to_json(),
-                poll_interval=self.poll_interval,
-            ),
-            method_name="resume",
-        )
-        raise AssertionError("defer() always raises")
+        settled = wait(ReleaseSubject(**arguments), deadline=None, poll_interval=self.poll_interval, log=self.log)
+        return self.resume(context, {**settled, "subject": arguments})
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The release ended, asks for a person, or could not go on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
@@ -15,6 +15,7 @@ from genai_operators.exceptions import ConfigurationError, GenaiError
 from genai_operators.operators import lineage
 from genai_operators.operators.canary import NOT_IN_REFERENCE, serve_options
 from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.operators.waiting import defer, wait
 from genai_operators.operators.workload import owner_of
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind
 from genai_operators.spec.serve import Serve
@@ -88,6 +89,7 @@ class RollbackOperator(BaseOperator):
         from genai_operators.hooks.release_parts import describe_parts, fetch_deployment
         from genai_operators.release.ledger import Ledger
         from genai_operators.release.plan import serve_options_to_json
+        from genai_operators.release.rollback import RollbackSubject
         from genai_operators.store import Store
 
         parts = describe_parts(store=self.store or None)
@@ -100,7 +102,7 @@ class RollbackOperator(BaseOperator):
             parts["settings"], model=self.model, version=target.version, runtime=runtime, digest=target.digest
         )
         serve = serve_options_to_json(serve_options(Serve.model_validate(self.serve), output=self.output_kind))
-        arguments = {
+        arguments: dict[str, Any] = {
             "store": store.uri,
             "target": deployment.to_json(),
             "expected_epoch": epoch,
@@ -113,8 +115,9 @@ class RollbackOperator(BaseOperator):
         }
         self.log.info("rolling %s back to v%s", self.model, target.version)
         if self.deferrable:
-            self._defer(context, arguments)
-        return self._wait(context, arguments)
+            defer(self, SUBJECT, arguments, owner=owner, poll_interval=self.poll_interval)
+        subject = RollbackSubject(**arguments)
+        return self.resume(context, wait(subject, deadline=None, poll_interval=self.poll_interval, log=self.log))
 
     def _target(self, ledger: Ledger, *, request: str) -> tuple[int, LedgerEntry]:
         """Epoch to expect and the entry that made the target champion, read at one moment.
@@ -140,32 +143,6 @@ class RollbackOperator(BaseOperator):
                 f"{self.model} v{self.version} was never champion (the ledger knows {served}); release it by a canary"
             )
         return entries[-1].epoch, known[-1]
-
-    def _defer(self, context: Context, arguments: dict[str, Any]) -> NoReturn:
-        from genai_operators.triggers import SettleTrigger
-
-        self.defer(
-            trigger=SettleTrigger(
-                subject_class=SUBJECT,
-                subject_kwargs=arguments,
-                owner=owner_of(context).to_json(),
-                poll_interval=self.poll_interval,
-            ),
-            method_name="resume",
-        )
-        raise AssertionError("defer() always raises")
-
-    def _wait(self, context: Context, arguments: dict[str, Any]) -> Any:
-        from genai_operators.release.rollback import RollbackSubject
-
-        subject = RollbackSubject(**arguments)
-        while True:
-            poll = subject.poll()
-            for line in poll.lines:
-                self.log.info("%s", line)
-            if poll.settled is not None:
-                return self.resume(context, poll.settled)
-            time.sleep(self.poll_interval)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The version is champion, or could not be.

@@ -1,13 +1,16 @@
-"""What the trigger does, on the worker: poll a subject until it settles."""
+"""How every operator waits until its subject has settled: in the triggerer, or by the same polls on the worker."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from genai_operators.exceptions import ClusterUnavailable, GenaiError
 
 if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+    from genai_operators.compute.owners import Owner
     from genai_operators.compute.watch import Subject, WorkloadSubject
 
 STATUS_TIMEOUT = "timeout"
@@ -32,6 +35,35 @@ def start(subject: WorkloadSubject, *, log: Log) -> None:
             log.info("%s", line)
     except ClusterUnavailable as error:
         log.warning("%s: %s; looking again", type(error).__name__, error)
+
+
+def defer(
+    operator: BaseOperator,
+    subject: str,
+    arguments: dict[str, Any],
+    *,
+    owner: Owner,
+    poll_interval: float,
+    deadline: float | None = None,
+) -> NoReturn:
+    """Wait in the triggerer; the operator's ``resume`` gets the event.
+
+    :param subject: dotted path of a :class:`~genai_operators.compute.watch.Subject`. :param arguments: its own.
+    :param deadline: in seconds since the epoch; then the event says ``timeout``.
+    """
+    from genai_operators.triggers import SettleTrigger
+
+    operator.defer(
+        trigger=SettleTrigger(
+            subject_class=subject,
+            subject_kwargs=arguments,
+            owner=owner.to_json(),
+            poll_interval=poll_interval,
+            deadline=deadline,
+        ),
+        method_name="resume",
+    )
+    raise AssertionError("defer() always raises")
 
 
 def wait(subject: Subject, *, deadline: float | None, poll_interval: float, log: Log) -> dict[str, Any]:

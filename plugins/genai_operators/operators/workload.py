@@ -32,7 +32,7 @@ from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink, RunLink
 from genai_operators.operators.placement import HardwareLike, Placement, place
 from genai_operators.operators.retry import FailureRetryPolicy
-from genai_operators.operators.waiting import STATUS_TIMEOUT, start, wait
+from genai_operators.operators.waiting import STATUS_TIMEOUT, defer, start, wait
 from genai_operators.reports_app import report_url, run_url
 from genai_operators.store import Store, canonical_json
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 OnFailure = Literal["fail", "warn", "skip", "ask"]
+SUBJECT = f"{WorkloadSubject.__module__}.{WorkloadSubject.__qualname__}"
 LARGEST_REFERENCE_BYTES = 2048
 ACCEPT, REJECT = "Continue", "Stop"
 
@@ -174,24 +175,9 @@ class WorkloadOperator(BaseOperator):
         start(subject, log=self.log)
         deadline = time.time() + self.timeout.total_seconds() if self.timeout else None
         if self.deferrable:
-            self._defer(arguments, owner, deadline)
+            defer(self, SUBJECT, arguments, owner=owner, poll_interval=self.poll_interval, deadline=deadline)
         settled = wait(subject, deadline=deadline, poll_interval=self.poll_interval, log=self.log)
         return self.resume(context, {**settled, "subject": arguments})
-
-    def _defer(self, arguments: dict[str, Any], owner: Owner, deadline: float | None) -> NoReturn:
-        from genai_operators.triggers import SettleTrigger
-
-        self.defer(
-            trigger=SettleTrigger(
-                subject_class=f"{WorkloadSubject.__module__}.{WorkloadSubject.__qualname__}",
-                subject_kwargs=arguments,
-                owner=owner.to_json(),
-                poll_interval=self.poll_interval,
-                deadline=deadline,
-            ),
-            method_name="resume",
-        )
-        raise AssertionError("defer() always raises")
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
         """The waiting is over: leave the owners, then return the reference or raise what happened.
