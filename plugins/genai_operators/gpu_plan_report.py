@@ -28,7 +28,7 @@ def add_gpu_plan(page: Page, plan: GpuPlan) -> Page:
     page.text(f"{describe(plan.chosen, plan.currency)}; prices of {plan.prices_of}")
     page.figure(cost_figure(plan), "Expected cost of the cheapest way with each GPU type; lines span the interval.")
     page.heading("The chain").text("If one cannot be had or runs out of memory, the next one is tried.")
-    headers = ("", "way", "micro-batch", "steps to add up", "sharding", "peak a GPU, GB", "of GB", "hours",
+    headers = ("", "way", "micro-batch", "steps to add up", "sharding", "peak a GPU, GB", "of GB", "time",
                f"cost, {plan.currency}")  # fmt: skip
     page.table(headers, [_row(place, way) for place, way in enumerate(plan.chain, start=1)])
     page.heading("What is not taken, and why")
@@ -37,6 +37,8 @@ def add_gpu_plan(page: Page, plan: GpuPlan) -> Page:
 
 def cost_figure(plan: GpuPlan) -> Figure:
     """Cost against GPU type: the cheapest way of each type and purchase, with its interval."""
+    from genai_operators.decisions.gpu_plan import duration
+
     cheapest: dict[tuple[str, str], Option] = {}
     for way in plan.options:
         cheapest.setdefault((way.gpu, way.purchase), way)
@@ -51,7 +53,7 @@ def cost_figure(plan: GpuPlan) -> Figure:
     axes.errorbar(expected, range(len(ways)), xerr=[below, above], fmt="none", ecolor="#24292f", elinewidth=1)
     for place, way in enumerate(ways):
         axes.annotate(
-            f"{way.hours.expected:.1f} h", (way.cost.upper, place), xytext=(4, 0), textcoords="offset points",
+            duration(way.hours.expected), (way.cost.upper, place), xytext=(4, 0), textcoords="offset points",
             va="center", fontsize=8,
         )  # fmt: skip
     axes.set_xlabel(f"cost of the run, {plan.currency}")
@@ -64,9 +66,18 @@ def _row(place: int, way: Option) -> tuple[object, ...]:
     setup = way.setup
     return (
         place, way.name, setup.micro_batch, setup.accumulation, setup.sharding, _span(way.memory, GB),
-        way.capacity / GB, _span(way.hours), _span(way.cost),
+        way.capacity / GB, _hours(way.hours), _span(way.cost, digits=2),
     )  # fmt: skip
 
 
-def _span(interval: Interval, unit: float = 1.0) -> str:
-    return f"{interval.expected / unit:.1f} ({interval.lower / unit:.1f} to {interval.upper / unit:.1f})"
+def _span(interval: Interval, unit: float = 1.0, *, digits: int = 1) -> str:
+    expected, lower, upper = (
+        f"{value / unit:.{digits}f}" for value in (interval.expected, interval.lower, interval.upper)
+    )
+    return f"{expected} ({lower} to {upper})"
+
+
+def _hours(interval: Interval) -> str:
+    from genai_operators.decisions.gpu_plan import duration
+
+    return f"{duration(interval.expected)} ({duration(interval.lower)} to {duration(interval.upper)})"

@@ -144,9 +144,15 @@ def describe(way: Option, currency: str) -> str:
         f"{way.name}, micro-batch {way.setup.micro_batch} x {way.setup.accumulation}"
         f"{'' if way.count == 1 else f', {way.setup.sharding}'}; "
         f"peak {memory.expected / GB:.1f} GB ({memory.lower / GB:.1f} to {memory.upper / GB:.1f} of "
-        f"{way.capacity / GB:.1f}); {hours.expected:.1f} h ({hours.lower:.1f} to {hours.upper:.1f}); "
+        f"{way.capacity / GB:.1f}); {duration(hours.expected)} ({duration(hours.lower)} to "
+        f"{duration(hours.upper)}); "
         f"{cost.expected:.2f} {currency} ({cost.lower:.2f} to {cost.upper:.2f})"
     )
+
+
+def duration(hours: float) -> str:
+    """As people say it: minutes below an hour."""
+    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"
 
 
 def name_of(no: Rejection) -> str:
@@ -177,7 +183,7 @@ def _ways(
 
 def _over(way: Option, limits: Limits) -> str | None:
     if limits.hours is not None and way.hours.upper > limits.hours:
-        return f"may take {way.hours.upper:.1f} h, the limit is {limits.hours:g} h"
+        return f"may take {duration(way.hours.upper)}, the limit is {duration(limits.hours)}"
     if limits.cost is not None and way.cost.upper > limits.cost:
         return f"may cost {way.cost.upper:.2f}, the limit is {limits.cost:g}"
     return None
@@ -197,7 +203,7 @@ def _chain(options: Sequence[Option]) -> tuple[Option, ...]:
 def _dearer(way: Option, chosen: Option, currency: str) -> Rejection:
     reason = f"costs {way.cost.expected:.2f} {currency}; {chosen.name} does it for {chosen.cost.expected:.2f}"
     if way.hours.expected < chosen.hours.expected:
-        reason += f" (it would take {way.hours.expected:.1f} h instead of {chosen.hours.expected:.1f} h)"
+        reason += f" (it would take {duration(way.hours.expected)} instead of {duration(chosen.hours.expected)})"
     return Rejection(gpu=way.gpu, count=way.count, purchase=way.purchase, reason=reason, dearer=True)
 
 

@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genai_operators.decisions.gpu_plan import COUNTS
+from genai_operators.decisions.gpu_plan import COUNTS, duration
 from genai_operators.decisions.gpu_prices import Purchase
 from genai_operators.exceptions import GenaiError
 from genai_operators.operators.gpu_choice import GpuChoice, GpuWish, choose, project_prices
@@ -72,8 +72,8 @@ def gpu_outlook(training: Training, *, store: Store, root: Path, today: date) ->
     except GenaiError as error:
         return None, f"no outlook on GPUs: {error}"
     way, currency = choice.plan.chosen, choice.plan.currency
-    cost = f"{way.cost.expected:.2f} {currency}"
-    return choice, f"trains on this machine; on a cluster it would be {way.name}, {way.hours.expected:.1f} h, {cost}"
+    would = f"{way.name}, {duration(way.hours.expected)}, {way.cost.expected:.2f} {currency}"
+    return choice, f"trains on this machine; on a cluster it would be {would}"
 
 
 def binding_choice(

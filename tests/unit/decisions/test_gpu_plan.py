@@ -20,7 +20,7 @@ from genai_operators.decisions.gpu_margin import Residuals, memory_residuals
 from genai_operators.decisions.gpu_memory import training_memory
 from genai_operators.decisions.gpu_observation import LEAST_HOURS, Observation, PeakIs, learn_from
 from genai_operators.decisions.gpu_options import Knowledge, Option, TrainingRun, interruption_hours
-from genai_operators.decisions.gpu_plan import GpuPlan, Limits, plan
+from genai_operators.decisions.gpu_plan import GpuPlan, Limits, duration, plan
 from genai_operators.decisions.gpu_prices import PriceList, Purchase, price_list
 from genai_operators.decisions.gpu_setup import Method, Precision, Sharding, TrainingSetup
 from genai_operators.decisions.gpu_speed import training_flops, utilisation
@@ -90,7 +90,7 @@ class TestPlan:
         limit = free.chosen.hours.upper * 0.9
         faster = made(limits=Limits(hours=limit))
         assert all(way.hours.upper <= limit for way in faster.options)
-        assert any(f"the limit is {limit:g} h" in no.reason for no in faster.rejected)
+        assert any(f"the limit is {duration(limit)}" in no.reason for no in faster.rejected)
 
     def test_without_spot(self):
         assert all(way.purchase is Purchase.ON_DEMAND for way in made(limits=Limits(spot=False)).options)
