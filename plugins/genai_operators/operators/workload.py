@@ -81,7 +81,8 @@ class WorkloadOperator(BaseOperator):
     :param poll_interval: seconds between two looks at it.
     :param on_failure: what to do when the gate's verdict is against it: ``fail``; ``warn`` and go on; ``skip`` this
         task; or ``ask`` a person, among Airflow's required actions.
-    :param deferrable: wait in the triggerer; ``False`` waits on the worker, by the same state machine.
+    :param deferrable: wait in the triggerer, which in a cluster also submits; ``False`` waits on the worker, by the same
+        state machine.
     """
 
     workload_kind: ClassVar[str]
@@ -172,7 +173,9 @@ class WorkloadOperator(BaseOperator):
         }
         subject = WorkloadSubject(**arguments)
         self.log.info("workload %s at %s", joined.directory, store.uri_of(joined.directory))
-        start(subject, log=self.log)
+        if not (self.deferrable and placement.is_elsewhere):
+            # Elsewhere the triggerer submits: it has the cluster's client, which a worker would import for a second.
+            start(subject, log=self.log)
         deadline = time.time() + self.timeout.total_seconds() if self.timeout else None
         if self.deferrable:
             defer(self, SUBJECT, arguments, owner=owner, poll_interval=self.poll_interval, deadline=deadline)
