@@ -81,8 +81,8 @@ class WorkloadOperator(BaseOperator):
     :param poll_interval: seconds between two looks at it.
     :param on_failure: what to do when the gate's verdict is against it: ``fail``; ``warn`` and go on; ``skip`` this
         task; or ``ask`` a person, among Airflow's required actions.
-    :param deferrable: wait in the triggerer, which in a cluster also submits; ``False`` waits on the worker, by the same
-        state machine.
+    :param deferrable: wait in the triggerer, which submits to a cluster as well; ``False`` waits on the worker, by the
+        same state machine.
     """
 
     workload_kind: ClassVar[str]
