@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from genai_operators.store import Store, sha256_file
 from tests.fakes import checkpointing
 from tests.fakes.checkpointing_operator import CheckpointingOperator
 from tests.fakes.dag_runs import run_dag, use_empty_bundle
-from tests.fakes.kubernetes.fixture import FakeCluster, fake_cluster
+from tests.fakes.kubernetes.fixture import ROOT, FakeCluster, fake_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -106,3 +109,26 @@ def test_a_connection_with_a_misspelt_key_says_so(
     monkeypatch.setenv("AIRFLOW_CONN_GENAI_KUBERNETES", json.dumps({"conn_type": "kubernetes", "extra": extra}))
     assert run_task(tmp_path).state == "failed"
     assert "did you mean 'image'?" in capsys.readouterr().out
+
+
+def test_a_worker_that_defers_needs_no_client_of_the_cluster(tmp_path: Path, connection: dict[str, Any]) -> None:
+    """Importing one takes a second of CPU, for each task; the triggerer, which submits, has it already."""
+    program = f"""
+import sys
+from types import SimpleNamespace
+from airflow.sdk.exceptions import TaskDeferred
+from genai_operators.compute.contract import Workload
+from tests.fakes.checkpointing_operator import CheckpointingOperator
+ti = SimpleNamespace(dag_id="d", run_id="r", task_id="train", map_index=-1)
+operator = CheckpointingOperator(
+    task_id="train", settings={{}}, store={str(tmp_path / "store")!r}, compute="kubernetes"
+)
+operator.build_workload = lambda context: Workload(kind="x")
+try:
+    operator.execute({{"ti": ti, "run_id": "r"}})
+except TaskDeferred:
+    print("kubernetes" in sys.modules)
+"""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'plugins'}{os.pathsep}{ROOT}"}
+    told = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert told.stdout.splitlines()[-1:] == ["False"], told.stdout + told.stderr
