@@ -32,13 +32,18 @@ class Patience:
         """
         if probe.phase is Phase.RUNNING:
             return self._ran_too_long(attempt, where=where)
-        limits = {Phase.QUEUED: self._limits.queued_s, Phase.STARTING: self._limits.starting_s}
+        limits = {
+            Phase.QUEUED: self._limits.queued_s,
+            Phase.STARTING: self._limits.starting_s,
+            Phase.PREEMPTED: self._limits.preempted_s,
+        }
         limit_s = limits.get(probe.phase)
         since = attempt.claim["at"] if probe.since is None else probe.since
-        if limit_s is None or time.time() - since <= limit_s:
+        waited_s = silent_s if probe.phase is Phase.PREEMPTED else time.time() - since
+        if limit_s is None or waited_s <= limit_s:
             return None
         told = f"{where} was {probe.phase} for more than {limit_s:.0f} s. {probe.detail}".strip()
-        error = QuotaExceeded(told) if probe.phase is Phase.QUEUED else WorkloadFailed(told)
+        error = WorkloadFailed(told) if probe.phase is Phase.STARTING else QuotaExceeded(told)
         return error if self._take_back(attempt, error, silent_s=silent_s) else None
 
     def _take_back(self, attempt: Attempt, error: GenaiError, *, silent_s: float) -> bool:

@@ -11,7 +11,7 @@ from genai_operators.compute.contract import Phase
 #: Characters of an error that travel in a trigger event; the whole is in exit.json.
 LONGEST_MESSAGE = 1500
 #: Phases that may have a limit.
-LIMITED_PHASES = frozenset({Phase.QUEUED.value, Phase.STARTING.value, Phase.RUNNING.value})
+LIMITED_PHASES = frozenset(phase.value for phase in (Phase.QUEUED, Phase.STARTING, Phase.RUNNING, Phase.PREEMPTED))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Limits:
     queued_s: float | None = 24 * 3600.0
     starting_s: float | None = 300.0
     running_s: float | None = None
+    preempted_s: float | None = 3600.0
     resumes_without_progress: int = 3
 
     def to_json(self) -> dict[str, Any]:

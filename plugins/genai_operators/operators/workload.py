@@ -77,7 +77,7 @@ class WorkloadOperator(BaseOperator):
     :param reuse: ``False`` computes once more for every DAG run, even when nothing changed. Templated.
     :param timeout: how long this try may wait for the workload. Then it is asked to checkpoint and stop, and
         :class:`~genai_operators.exceptions.WorkloadTimeout` is raised; the checkpoints are kept.
-    :param phase_timeouts: limits of the phases ``queued``, ``starting`` and ``running`` of each attempt.
+    :param phase_timeouts: limits of the phases ``queued``, ``starting``, ``running`` and ``preempted`` of each attempt.
     :param poll_interval: seconds between two looks at it.
     :param on_failure: what to do when the gate's verdict is against it: ``fail``; ``warn`` and go on; ``skip`` this
         task; or ``ask`` a person, among Airflow's required actions.

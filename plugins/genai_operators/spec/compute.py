@@ -76,6 +76,10 @@ class PhaseLimits(Section):
     )
     starting: Duration = Field(default=timedelta(minutes=20), description="Getting a machine and pulling the image.")
     running: Duration | None = Field(default=None, description="Computing, one attempt; then it checkpoints and stops.")
+    preempted: Duration = Field(
+        default=timedelta(hours=1),
+        description="Taken away and waiting for another machine of its kind; then the next of the plan is tried.",
+    )
 
 
 def _gpus_by_name(value: Any) -> Any:

@@ -119,6 +119,18 @@ class TestTakenAway:
         scene.step()
         assert scene.newest() == 2
 
+    def test_when_no_other_machine_of_its_kind_comes_the_next_of_the_plan_is_tried(self, scene: Scene) -> None:
+        scene.drive(preempted_s=300)
+        scene.cluster.take_away(scene.begun())
+        scene.step()
+        assert scene.step(after_s=290).phase is Phase.PREEMPTED
+        assert scene.cluster.stopped == []
+        scene.step(after_s=20)
+        assert scene.cluster.stopped == [1]
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "deleted", "its Job was deleted")
+        scene.step()
+        assert scene.asked(2).gpu == "h100"
+
     def test_without_a_step_in_between_it_is_stopped(self, scene: Scene) -> None:
         scene.drive(resumes_without_progress=2)
         attempt = scene.begun()
