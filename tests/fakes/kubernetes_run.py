@@ -231,6 +231,11 @@ class ClusterRun(WorkloadRun):
             assert sorted(set(shown)) == written
             assert len(shown) - len(written) <= max(map(len, chunks), default=0)
 
+    def chunks_noted(self, who: Owner | None = None) -> int:
+        """How many chunks of the first attempt's log somebody who waits has noted as shown."""
+        record = self.store.find_json(f"{self.directory}/shown/{(who or owner()).key}.json") or {}
+        return int(record.get("log", 0)) if record.get("attempt", 1) == 1 else 0
+
     def assert_result(self, *, succeeded: bool) -> None:
         """The bytes of a run that nobody disturbed; or no result at all."""
         result = attempts.find_result(self.store, self.directory)

@@ -31,7 +31,7 @@ def worker_killed_at_last(run: ClusterRun) -> Settled:
         return processes.settled(processes.deferred())
 
 
-@ROWS.row("triggerer killed", "queued", "starting", "running", params=WAITS)
+@ROWS.row("triggerer killed", "queued", "starting", "running", params={**WAITS, "step_s": 0.1})
 def triggerer_killed(run: ClusterRun, phase: str) -> Settled:
     """Another one takes the trigger over."""
     if phase == "queued":
@@ -43,7 +43,7 @@ def triggerer_killed(run: ClusterRun, phase: str) -> Settled:
         triggerer = processes.start("triggerer", arguments)
         wait_for(lambda: run.began() if phase == "running" else run.pods())
         if phase == "running":
-            wait_for(lambda: run.checkpoint() >= 10)
+            wait_for(lambda: run.chunks_noted() >= 3, what="the triggerer to have shown more than one chunk")
         processes.kill(triggerer)
         if phase == "queued":
             run.cluster.faults.hold_scheduling(held=False)
