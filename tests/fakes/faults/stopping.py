@@ -47,7 +47,7 @@ def while_it_runs(run: ClusterRun) -> Settled:
     arguments, subject = submit(run)
     run.drive(subject, until=lambda: run.checkpoint() >= 5)
     settled = cancel(run, arguments, subject)
-    wait_for(lambda: len(run.witnessed("stop")) == 1, what="its last checkpoint")
+    wait_for(lambda: attempts.recorded_ending(run.attempt()), what="its last checkpoint")
     return settled
 
 
@@ -83,5 +83,5 @@ def cleared(run: ClusterRun) -> Settled:
     subject.cancel("its task is failed")
     assert attempts.is_cancelled(run.attempt())
     again = run.submit()
-    run.drive(again, until=lambda: run.began(2))
+    run.drive(again, until=lambda: run.starts(2))
     return run.finish(again)

@@ -64,7 +64,7 @@ def scheduler_restarted(run: ClusterRun) -> Settled:
     with Processes(run) as processes:
         arguments = processes.deferred()
         triggerer = processes.start("triggerer", arguments)
-        wait_for(run.began)
+        wait_for(run.starts)
         CheckpointingOperator(task_id="train", settings=run.params).on_kill()
         processes.kill(triggerer, signal.SIGTERM)
         assert not run.store.exists(run.attempt().path("cancel.json"))
