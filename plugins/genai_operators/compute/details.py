@@ -7,7 +7,7 @@ workload's own, which hold no text of users.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from genai_operators.compute import attempts
@@ -23,7 +23,7 @@ from genai_operators.store import Store
 
 SHOWN_LINES = 40
 HEADINGS = ("attempt", "where", "asked for", "claimed", "began", "processes", "state", "last figures", "cost")
-POD_HEADINGS = ("attempt", "pod", "node", "machine", "GPUs", "from", "hours", "GPU-hours", "cost")
+POD_HEADINGS = ("attempt", "pod", "node", "machine", "GPUs", "from", "time", "GPU-hours", "cost")
 
 
 def details_page(store: Store, directory: str) -> Page:
@@ -99,6 +99,7 @@ def _figures(heartbeat: Mapping[str, Any]) -> str:
 
 
 def _pod_row(attempt: Attempt, usage: Any) -> tuple[object, ...]:
+    ended = attempts.recorded_ending(attempt) is not None
     gpus = f"{usage.gpu_count} x {usage.gpu or '?'}" if usage.gpu_count else ""
     return (
         attempt.number,
@@ -107,7 +108,7 @@ def _pod_row(attempt: Attempt, usage: Any) -> tuple[object, ...]:
         usage.machine + (" (spot)" if usage.spot else ""),
         gpus,
         _clock(usage.started),
-        f"{usage.seconds / 3600:.2f}" + ("" if usage.ended else " so far"),
+        str(timedelta(seconds=round(usage.seconds))) + ("" if usage.ended or ended else " so far"),
         f"{usage.gpu_hours:.2f}",
         f"{usage.cost:.2f}" if usage.price_per_hour is not None else "no price known",
     )

@@ -54,6 +54,7 @@ def test_shows_what_one_would_gather_from_the_cluster(store_of_a_run: Store) -> 
         "running",
         "step 12 of 90 (13 %), GPU 90 %",
         "node-7",
+        " so far",
         "&lt;first&gt;",
         "second",
     ):
