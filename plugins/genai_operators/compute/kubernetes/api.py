@@ -170,9 +170,13 @@ class KubernetesApi:
         raise AssertionError("the last try returns or raises")
 
     def _open(self, method: str, path: str, *, query: Json | None, body: Json | None, read_timeout_s: float) -> Any:
-        """Send a request, with fresh credentials where the old are refused; the body is not yet read."""
+        """Send a request, as the connection says now where the old way fails; the body is not yet read."""
         client = clients.connect(self.clients, self.connection)
-        response = self._send(client, method, path, query, body, read_timeout_s)
+        try:
+            response = self._send(client, method, path, query, body, read_timeout_s)
+        except (ClusterUnavailable, ConfigurationError):
+            clients.forget(self.clients, self.connection, silent=client)
+            raise
         if response.status == 401:
             response.close()
             client = clients.renew(self.clients, self.connection, refused=client)

@@ -1,4 +1,4 @@
-"""Connections to clusters: one client a connection and process, made anew when its token has expired.
+"""Connections to clusters: one client a connection and process, made anew when it is refused or gets no answer.
 
 Where a client comes from is told by a dotted path (``module:function``) in the backend's description, so that nothing
 here knows Airflow; :func:`from_kubeconfig` is the source of whoever has none.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 ClientSource = Callable[[str], "ApiClient"]
 DEFAULT_SOURCE = "genai_operators.compute.kubernetes.clients:from_kubeconfig"
 
+#: A client younger than this is not made again because its cluster does not answer.
+REREAD_S = 10.0
+
 _clients: dict[tuple[int, str, str], ApiClient] = {}
+_made_at: dict[tuple[int, str, str], float] = {}
 _lock = threading.Lock()
 
 
@@ -62,9 +67,21 @@ def renew(source: str, connection: str, *, refused: ApiClient) -> ApiClient:
         return _connect(key)
 
 
+def forget(source: str, connection: str, *, silent: ApiClient) -> None:
+    """Read the connection anew next time, after the cluster of ``silent`` did not answer: it may have moved.
+
+    Not more often than every :data:`REREAD_S`, however many ask in vain.
+    """
+    with _lock:
+        key = (os.getpid(), source, connection)
+        if _clients.get(key) is silent and time.monotonic() - _made_at[key] >= REREAD_S:
+            del _clients[key]
+
+
 def _connect(key: tuple[int, str, str]) -> ApiClient:
     if key not in _clients:
         _clients[key] = _source(key[1])(key[2])
+        _made_at[key] = time.monotonic()
     return _clients[key]
 
 

@@ -10,11 +10,14 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import yaml
 
 from genai_operators.compute.kubernetes import api, clients
 from genai_operators.compute.kubernetes.api import KubernetesApi
 from genai_operators.compute.kubernetes.errors import Failure, translate
 from genai_operators.exceptions import ClusterUnavailable, ConfigurationError, QuotaExceeded
+from tests.fakes import kubernetes_clients
+from tests.fakes.mlflow_server import free_port
 
 JOBS = "/apis/batch/v1/namespaces/genai/jobs"
 
@@ -114,6 +117,18 @@ class TestClients:
         renewed = [clients.renew(source, "refused", refused=refused) for _ in range(3)]
         assert renewed[0] is not refused
         assert len(set(map(id, renewed))) == 1
+
+    def test_a_cluster_that_has_moved_is_found_where_the_connection_says_now(self, cluster, tmp_path, monkeypatch):
+        monkeypatch.setattr(clients, "REREAD_S", 0.0)
+        known = yaml.safe_load(cluster.kubeconfig.read_text())
+        known["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{free_port()}"
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump(known))
+        moved = KubernetesApi(connection=str(path), clients=kubernetes_clients.SOURCE, tries=1)
+        with pytest.raises(ClusterUnavailable):
+            moved.find(f"{JOBS}/one")
+        path.write_text(cluster.kubeconfig.read_text())
+        assert moved.find(f"{JOBS}/one") is None
 
     @pytest.mark.parametrize("path", ["nowhere:client", "genai_operators.store:nothing", "genai_operators.store"])
     def test_a_source_that_does_not_exist_is_named(self, path):
