@@ -14,6 +14,7 @@ import pytest
 from airflow.sdk import DAG, Context
 
 from genai_operators.compute.contract import Artifact, Workload
+from genai_operators.compute.kubernetes.watch import end_watches
 from genai_operators.operators.links import RunLink
 from genai_operators.store import Store, sha256_file
 from tests.fakes import checkpointing
@@ -43,6 +44,7 @@ class InCluster(CheckpointingOperator):
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCluster]:
     with fake_cluster(folder=tmp_path_factory.mktemp("cluster") / "fake") as cluster:
         yield cluster
+        end_watches()
 
 
 @pytest.fixture
