@@ -14,7 +14,7 @@ from genai_operators.exceptions import GateFailed, GenaiError, LedgerConflict, R
 from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
-from genai_operators.operators.waiting import defer, wait
+from genai_operators.operators.waiting import RELEASE_PATIENCE_S, defer, wait
 from genai_operators.operators.workload import owner_of
 from genai_operators.reports_app import report_url
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind, ServeOptions
@@ -216,7 +216,13 @@ class CanaryReleaseOperator(BaseOperator):
             defer(self, SUBJECT, arguments, owner=owner_of(context), poll_interval=self.poll_interval)
         from genai_operators.release.subject import ReleaseSubject
 
-        settled = wait(ReleaseSubject(**arguments), deadline=None, poll_interval=self.poll_interval, log=self.log)
+        settled = wait(
+            ReleaseSubject(**arguments),
+            deadline=None,
+            poll_interval=self.poll_interval,
+            log=self.log,
+            patience_s=RELEASE_PATIENCE_S,
+        )
         return self.resume(context, {**settled, "subject": arguments})
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ from genai_operators.exceptions import ConfigurationError, GenaiError
 from genai_operators.operators import lineage
 from genai_operators.operators.canary import NOT_IN_REFERENCE, serve_options
 from genai_operators.operators.retry import FailureRetryPolicy
-from genai_operators.operators.waiting import defer, wait
+from genai_operators.operators.waiting import RELEASE_PATIENCE_S, defer, wait
 from genai_operators.operators.workload import owner_of
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind
 from genai_operators.spec.serve import Serve
@@ -116,8 +116,14 @@ class RollbackOperator(BaseOperator):
         self.log.info("rolling %s back to v%s", self.model, target.version)
         if self.deferrable:
             defer(self, SUBJECT, arguments, owner=owner, poll_interval=self.poll_interval)
-        subject = RollbackSubject(**arguments)
-        return self.resume(context, wait(subject, deadline=None, poll_interval=self.poll_interval, log=self.log))
+        settled = wait(
+            RollbackSubject(**arguments),
+            deadline=None,
+            poll_interval=self.poll_interval,
+            log=self.log,
+            patience_s=RELEASE_PATIENCE_S,
+        )
+        return self.resume(context, settled)
 
     def _target(self, ledger: Ledger, *, request: str) -> tuple[int, LedgerEntry]:
         """Epoch to expect and the entry that made the target champion, read at one moment.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 STATUS_TIMEOUT = "timeout"
 #: How long polls may go on failing (the store or the cluster is away) before the wait itself fails.
 POLL_PATIENCE_S = 300.0
+#: Of a release or a rollback on the worker: one more look, then the next try of the task goes on.
+RELEASE_PATIENCE_S = 0.0
 
 
 class Log(Protocol):
@@ -66,11 +68,19 @@ def defer(
     raise AssertionError("defer() always raises")
 
 
-def wait(subject: Subject, *, deadline: float | None, poll_interval: float, log: Log) -> dict[str, Any]:
+def wait(
+    subject: Subject,
+    *,
+    deadline: float | None,
+    poll_interval: float,
+    log: Log,
+    patience_s: float = POLL_PATIENCE_S,
+) -> dict[str, Any]:
     """How it settled, or ``{"status": "timeout"}``.
 
     :param deadline: in seconds since the epoch. :param poll_interval: seconds, unless a poll says when the next is due.
-    :raises GenaiError: looking at it failed, for good or for longer than :data:`POLL_PATIENCE_S`.
+    :param patience_s: how long polls may go on failing before the wait itself fails.
+    :raises GenaiError: looking at it failed, for good or for longer than ``patience_s``.
     """
     failing_since: float | None = None
     while deadline is None or time.time() <= deadline:
@@ -78,7 +88,7 @@ def wait(subject: Subject, *, deadline: float | None, poll_interval: float, log:
             poll = subject.poll()
         except GenaiError as error:
             failing_since = failing_since or time.monotonic()
-            if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
+            if not error.retry_helps or time.monotonic() - failing_since > patience_s:
                 raise
             log.warning("%s: %s; looking again", type(error).__name__, error)
             time.sleep(poll_interval)
