@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ Settled = dict[str, Any]
 #: Longer than the heartbeat, shorter than the lease after which a supervisor gives up.
 DOWN_S = 6.0
 BUCKET = "models"
-_servers = threading.Lock()
+_one_at_a_time = threading.Lock()
 
 
 @ROWS.row("newest checkpoint cut short", "then preempted", params={"waits": True, "checkpoint_every": 5}, begun=2)
@@ -40,13 +41,25 @@ def cut_short(run: ClusterRun) -> Settled:
 
 
 class StoredRemotely(ClusterRun):
-    """Its store is an S3 that can be away (moto's, whose objects outlive its server)."""
+    """Its store is an S3 that can be away (moto's, whose objects outlive its server).
+
+    One at a time, from its beginning to its judgement: the address of S3 is the whole process's.
+    """
 
     def __init__(self, cluster: FakeCluster, folder: Path, **params: Any) -> None:
+        _one_at_a_time.acquire()
+        try:
+            self._begin(cluster, folder, **params)
+        except BaseException:
+            _one_at_a_time.release()
+            raise
+
+    def _begin(self, cluster: FakeCluster, folder: Path, **params: Any) -> None:
         from moto.server import ThreadedMotoServer
 
         super().__init__(cluster, folder, until=str(folder / "may-end"), **params)
         self.port = free_port()
+        self._held: socket.socket | None = None
         self._make_server = lambda: ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
         settings = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
@@ -62,11 +75,17 @@ class StoredRemotely(ClusterRun):
         self.store = Store.open(f"s3://{BUCKET}/{self.workload.fingerprint[:12]}")
 
     def begin_serving(self) -> None:
+        if self._held is not None:
+            self._held.close()
         self._server = self._make_server()
         self._server.start()
 
     def end_serving(self) -> None:
+        """Refuse connections. The port stays ours: else whoever asks for any port might be given this one."""
         self._server.stop()
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", self.port))
 
     def _make_bucket(self) -> None:
         import boto3
@@ -75,23 +94,25 @@ class StoredRemotely(ClusterRun):
         s3.create_bucket(Bucket=BUCKET)
 
     def end_everything(self) -> None:
-        super().end_everything()
-        self.end_serving()
+        try:
+            super().end_everything()
+            self._server.stop()
+        finally:
+            _one_at_a_time.release()
 
 
 @ROWS.row("object store away", "running", "at the end", make=StoredRemotely)
 def away(run: StoredRemotely, phase: str) -> Settled:
     """Neither the steps nor the result nor the last lines are lost."""
-    with _servers:
-        subject = run.submit()
-        run.drive(subject, until=lambda: run.checkpoint() >= 10)
-        run.end_serving()
-        if phase == "at the end":
-            run.let_finish()
-        timer = threading.Timer(DOWN_S, run.begin_serving)
-        timer.start()
-        if phase == "at the end":
-            wait_for(lambda: run.witnessed("done"), what="the end of its work")
-        timer.join()
+    subject = run.submit()
+    run.drive(subject, until=lambda: run.checkpoint() >= 10)
+    run.end_serving()
+    if phase == "at the end":
         run.let_finish()
-        return run.drive(subject)
+    timer = threading.Timer(DOWN_S, run.begin_serving)
+    timer.start()
+    if phase == "at the end":
+        wait_for(lambda: run.witnessed("done"), what="the end of its work")
+    timer.join()
+    run.let_finish()
+    return run.drive(subject)
