@@ -12,14 +12,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reconcile import FINISHED_STATES
+from genai_operators.compute.watch import POLL_PATIENCE_S, STATUS_TIMEOUT
 from genai_operators.exceptions import GenaiError
 
 if TYPE_CHECKING:
     from genai_operators.compute.watch import Poll, Subject
-
-#: How long polls may go on failing (the store is away) before the wait itself fails.
-POLL_PATIENCE_S = 300.0
-STATUS_TIMEOUT = "timeout"
 
 
 class SettleTrigger(BaseTrigger):

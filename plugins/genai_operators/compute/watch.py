@@ -27,6 +27,11 @@ from genai_operators.store import Store
 #: Figures for programs, not for people.
 UNTOLD_FIGURES = frozenset({"batch"})
 
+#: How a wait ends whose deadline came first.
+STATUS_TIMEOUT = "timeout"
+#: How long polls may go on failing (the store or the cluster is away) before the wait itself fails.
+POLL_PATIENCE_S = 300.0
+
 
 @dataclass(frozen=True)
 class Poll:

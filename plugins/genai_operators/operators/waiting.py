@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from genai_operators.compute.watch import POLL_PATIENCE_S, STATUS_TIMEOUT
 from genai_operators.exceptions import ClusterUnavailable, GenaiError
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from genai_operators.compute.owners import Owner
     from genai_operators.compute.watch import Subject, WorkloadSubject
 
-STATUS_TIMEOUT = "timeout"
-#: How long polls may go on failing (the store or the cluster is away) before the wait itself fails.
-POLL_PATIENCE_S = 300.0
 #: Of a release or a rollback on the worker: one more look, then the next try of the task goes on.
 RELEASE_PATIENCE_S = 0.0
 

@@ -20,7 +20,7 @@ from genai_operators.compute.ending import error_class
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reach import bring_within_reach
 from genai_operators.compute.standing import LIMITED_PHASES, Limits
-from genai_operators.compute.watch import WorkloadSubject
+from genai_operators.compute.watch import STATUS_TIMEOUT, WorkloadSubject
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import (
     ConfigurationError,
@@ -32,7 +32,7 @@ from genai_operators.operators import lineage
 from genai_operators.operators.links import ReportLink, RunLink
 from genai_operators.operators.placement import HardwareLike, Placement, place
 from genai_operators.operators.retry import FailureRetryPolicy
-from genai_operators.operators.waiting import STATUS_TIMEOUT, defer, start, wait
+from genai_operators.operators.waiting import defer, start, wait
 from genai_operators.reports_app import report_url, run_url
 from genai_operators.store import Store, canonical_json
 
