@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.store import Store, sha256_file
@@ -16,6 +16,15 @@ from genai_operators.workloads.context import Context, InputArtifact
 from genai_operators.workloads.records import Message, Record, write_records
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Trains a very small model from scratch, within a second once torch is imported.
+TINY_RECIPE: Mapping[str, Any] = {
+    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
+    "tokenizer": {"vocab_size": 300},
+    "max_steps": 12,
+    "batch_size": 4,
+    "save_every_steps": 4,
+    "max_length": 64,
+}
 
 
 def file_input(path: Path) -> Artifact:
@@ -58,6 +67,8 @@ def context_of(
 class WorkloadProcess:
     """A specified workload. Start its attempts with :meth:`start` or :meth:`run`."""
 
+    module: ClassVar[str] = "genai_operators.workloads.main"
+
     store: Store
     workload: Workload
     python: str
@@ -87,7 +98,7 @@ class WorkloadProcess:
             **self.environment,
         }
         return subprocess.Popen(
-            [self.python, "-m", "genai_operators.workloads.main"],
+            [self.python, "-m", self.module],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -13,19 +13,12 @@ import pytest
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.compute.watch import WorkloadSubject
 from genai_operators.store import Store
-from tests.fakes.workload_process import dataset_input, record
+from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 from tests.fakes.workload_run import LOCAL, WorkloadRun, environment, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
-RECIPE: dict[str, Any] = {
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 60,
-    "batch_size": 4,
-    "save_every_steps": 5,
-    "max_length": 64,
-}
+RECIPE: dict[str, Any] = {**TINY_RECIPE, "max_steps": 60, "save_every_steps": 5}
 
 
 class TrainingRun(WorkloadRun):

@@ -12,19 +12,11 @@ import pytest
 
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.store import Store
-from tests.fakes.workload_process import ROOT, WorkloadProcess, dataset_input, record
+from tests.fakes.workload_process import TINY_RECIPE, WorkloadProcess, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
-TINY: dict[str, Any] = {
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 12,
-    "batch_size": 4,
-    "save_every_steps": 4,
-    "max_length": 64,
-    "learning_rate": 5e-3,
-}
+TINY: dict[str, Any] = {**TINY_RECIPE, "learning_rate": 5e-3}
 MOODS = ("good", "bad")
 ROWS = [record(f"thing {n % 7} is {MOODS[n % 2]}", f'{{"mood":"{MOODS[n % 2]}"}}', identity=str(n)) for n in range(40)]
 
@@ -32,29 +24,7 @@ ROWS = [record(f"thing {n % 7} is {MOODS[n % 2]}", f'{{"mood":"{MOODS[n % 2]}"}}
 class TwoProcesses(WorkloadProcess):
     """The workload's processes are started by torchrun."""
 
-    def start(self, attempt: int = 1) -> subprocess.Popen[str]:
-        scratch = self.scratch(attempt)
-        scratch.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": f"{ROOT / 'plugins'}:{ROOT}",
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-            "PET_NPROC_PER_NODE": "2",
-            "GENAI_WORKLOAD_URI": self.store.uri_of(self.workload.directory),
-            "GENAI_ATTEMPT": str(attempt),
-            "GENAI_SCRATCH": str(scratch),
-            **self.environment,
-        }
-        return subprocess.Popen(
-            [self.python, "-m", "genai_operators.workloads.distributed"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=scratch,
-        )
+    module = "genai_operators.workloads.distributed"
 
 
 @pytest.fixture
@@ -65,7 +35,7 @@ def training(tmp_path: Path, workload_python: str) -> Any:
     def make(name: str, **recipe: Any) -> TwoProcesses:
         params = {"model": "m", "recipe": {**TINY, **recipe}, "seed": 1, "rehearsal": None}
         workload = Workload(kind="fine_tune", params=params, inputs={"dataset": dataset}, nonce=name)
-        return TwoProcesses(store, workload, workload_python, tmp_path / "scratch")
+        return TwoProcesses(store, workload, workload_python, tmp_path / "scratch", {"PET_NPROC_PER_NODE": "2"})
 
     return make
 

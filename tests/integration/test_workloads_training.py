@@ -18,19 +18,11 @@ import pytest
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.decisions.verdict import Verdict
 from genai_operators.store import Store, directory_manifest, locate
-from tests.fakes.workload_process import ROOT, WorkloadProcess, dataset_input, record
+from tests.fakes.workload_process import ROOT, TINY_RECIPE, WorkloadProcess, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
-TINY: dict[str, Any] = {
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 12,
-    "batch_size": 4,
-    "save_every_steps": 4,
-    "max_length": 64,
-    "learning_rate": 5e-3,
-}
+TINY: dict[str, Any] = {**TINY_RECIPE, "learning_rate": 5e-3}
 MOODS = ("good", "bad")
 ROWS = [record(f"thing {n % 7} is {MOODS[n % 2]}", f'{{"mood":"{MOODS[n % 2]}"}}', identity=str(n)) for n in range(60)]
 

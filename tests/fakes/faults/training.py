@@ -16,21 +16,14 @@ from genai_operators.store import Store
 from tests.fakes.faults.table import ROWS
 from tests.fakes.kubernetes.fixture import IMAGE, ROOT, FakeCluster, workload_image
 from tests.fakes.kubernetes_run import ClusterRun
-from tests.fakes.workload_process import dataset_input, record
+from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 from tests.fakes.workload_run import LOCAL, wait_for
 
 Settled = dict[str, Any]
 PYTHON = str(ROOT / ".venv-workload" / "bin" / "python")
 TRAINING_IMAGE = "registry.example/genai-training@sha256:" + "0123456789abcdef" * 4
 IMAGES = {TRAINING_IMAGE.split("@")[0]: workload_image(PYTHON), IMAGE.split("@")[0]: workload_image(sys.executable)}
-RECIPE: dict[str, Any] = {
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 60,
-    "batch_size": 4,
-    "save_every_steps": 5,
-    "max_length": 64,
-}
+RECIPE: dict[str, Any] = {**TINY_RECIPE, "max_steps": 60, "save_every_steps": 5}
 
 
 class TrainingRun(ClusterRun):

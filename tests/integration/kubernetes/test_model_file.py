@@ -18,6 +18,7 @@ from tests.fakes.dag_runs import run_dag, use_empty_bundle
 from tests.fakes.faults.training import IMAGES, TRAINING_IMAGE
 from tests.fakes.kubernetes.fixture import ROOT, FakeCluster, cluster_from_environment
 from tests.fakes.kubernetes.settings import Settings, cpu_node, gpu_node
+from tests.fakes.workload_process import TINY_RECIPE
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
@@ -35,15 +36,7 @@ evaluate:
   on_failure: warn
 compute: {target}
 """
-RECIPE = {
-    "base_model": "scratch",
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 12,
-    "batch_size": 4,
-    "save_every_steps": 4,
-    "max_length": 64,
-}
+RECIPE = {"base_model": "scratch", **TINY_RECIPE}
 
 
 @dataclass(frozen=True)

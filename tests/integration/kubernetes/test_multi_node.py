@@ -18,19 +18,11 @@ from genai_operators.compute.resources import GIB, Resources
 from genai_operators.store import Store
 from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, fake_cluster, workload_image
 from tests.fakes.kubernetes.settings import Settings, cpu_node
-from tests.fakes.workload_process import dataset_input, record
+from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
-TINY: dict[str, Any] = {
-    "architecture": {"hidden_size": 32, "layers": 2, "heads": 2, "key_value_heads": 1, "intermediate_size": 64},
-    "tokenizer": {"vocab_size": 300},
-    "max_steps": 12,
-    "batch_size": 4,
-    "save_every_steps": 4,
-    "max_length": 64,
-    "learning_rate": 5e-3,
-}
+TINY: dict[str, Any] = {**TINY_RECIPE, "learning_rate": 5e-3}
 ROWS = [record(f"thing {n % 7}", f'{{"mood":"{("good", "bad")[n % 2]}"}}', identity=str(n)) for n in range(40)]
 PATIENCE_S = 240.0
 
