@@ -18,6 +18,8 @@ ADMIN = "admin"
 PASSWORD_BYTES = 12
 #: Tasks at once. Two cores carry three; a deferred task holds none.
 PARALLELISM = 6
+#: How long Airflow waits for SQLite's one writer. Python's default of 5 s is over on busy cores, and a request fails.
+SQLITE_PATIENCE_S = 60
 
 
 def environment(layout: Layout) -> dict[str, str]:
@@ -101,8 +103,9 @@ def database_url(layout: Layout, component: str) -> str:
     """SQLite in the platform's directory, or a schema of its own in the PostgreSQL that the variable names."""
     url = os.environ.get(DATABASE_VARIABLE)
     if not url:
-        path = layout.airflow_home / "airflow.db" if component == "airflow" else layout.directory / "mlflow.db"
-        return f"sqlite:///{path}"
+        if component == "airflow":
+            return f"sqlite:///{layout.airflow_home / 'airflow.db'}?timeout={SQLITE_PATIENCE_S}"
+        return f"sqlite:///{layout.directory / 'mlflow.db'}"
     if not url.startswith("postgresql+psycopg://"):
         raise ConfigurationError(f"{DATABASE_VARIABLE} must start with postgresql+psycopg://, or be unset for SQLite")
     separator = "&" if "?" in url else "?"

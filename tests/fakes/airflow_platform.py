@@ -113,7 +113,7 @@ class AirflowPlatform:
                 "EXECUTION_API_SERVER_URL": f"{url}/execution/",
                 "INTERNAL_API_SECRET_KEY": secrets.token_hex(16),
             },
-            "DATABASE": {"SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db"},
+            "DATABASE": {"SQL_ALCHEMY_CONN": f"sqlite:///{self.folder}/airflow.db?timeout=60"},
             "API": {"HOST": "127.0.0.1", "PORT": str(self.port), "BASE_URL": url, "WORKERS": "1"},
             "API_AUTH": {"JWT_SECRET": secrets.token_hex(32)},
             "SCHEDULER": {"SCHEDULER_IDLE_SLEEP_TIME": "0.3", "SCHEDULER_HEALTH_CHECK_THRESHOLD": "10"},

@@ -54,6 +54,15 @@ class TaskRun:
         job = self.platform.task(self.dag, self.id)["triggerer_job"]
         return None if job is None else int(job["id"])
 
+    def wait_for_trigger(self) -> None:
+        """Until a trigger looks at it: a task that ends before that is for reconciling to find."""
+        self.wait_for_state("deferred")
+        wait_for(
+            lambda: "attempt 1: running" in self.platform.log(self.dag, self.id, 1),
+            what="the trigger's first look",
+            patience_s=PATIENCE_S,
+        )
+
     def is_cancelled(self) -> bool:
         return attempts.is_cancelled(self.workload.attempt())
 
@@ -131,7 +140,7 @@ class TestTriggerer:
 class TestUser:
     def test_marks_it_failed(self, platform: AirflowPlatform, start: Callable[..., TaskRun]) -> None:
         run = start()
-        run.wait_for_state("deferred")
+        run.wait_for_trigger()
         platform.mark(run.dag, run.id, "failed")
         run.wait_for_stop()
 

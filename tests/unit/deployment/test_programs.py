@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -100,6 +101,7 @@ class TestInitialise:
             monkeypatch.setenv(name, "test")
         monkeypatch.setenv("AWS_REGION", "us-east-1")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()  # what moto keeps is the whole process's
         yield f"http://{host}:{port}"
         server.stop()
 

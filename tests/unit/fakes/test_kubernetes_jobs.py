@@ -293,15 +293,15 @@ class TestScheduling:
         assert "pod triggered scale-up" in events_of(cluster, "scaled")["TriggeredScaleUp"]
 
     @pytest.mark.parametrize(
-        ("pod", "message"),
+        ("name", "pod", "message"),
         [
-            ({"serviceAccountName": "nobody"}, 'serviceaccount "nobody" not found'),
-            ({"priorityClassName": "urgent"}, "no PriorityClass with name urgent was found"),
+            ("of-nobody", {"serviceAccountName": "nobody"}, 'serviceaccount "nobody" not found'),
+            ("urgent", {"priorityClassName": "urgent"}, "no PriorityClass with name urgent was found"),
         ],
     )
-    def test_what_a_pod_names_must_exist(self, cluster, batch, make_job, pod, message):
-        batch.create_namespaced_job(NAMESPACE, make_job("names", pod=pod))
-        cluster.faults.wait(lambda: message in events_of(cluster, "names").get("FailedCreate", ""), message)
+    def test_what_a_pod_names_must_exist(self, cluster, batch, make_job, name, pod, message):
+        batch.create_namespaced_job(NAMESPACE, make_job(name, pod=dict(pod)))
+        cluster.faults.wait(lambda: message in events_of(cluster, name).get("FailedCreate", ""), message)
 
     def test_claims_follow_their_template(self, cluster, batch, make_job):
         from kubernetes import client
