@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG
-from airflow.sdk.definitions.asset import Model
+from airflow.sdk import DAG, Asset, AssetAlias
+from airflow.sdk.definitions.asset import Dataset, Model
 
 from genai_operators import (
     CanaryReleaseOperator,
@@ -21,6 +21,15 @@ from genai_operators import (
 )
 
 MODEL = "support_bot"
+
+# What passes between the tasks, as Airflow's asset graph shows it; another DAG may be scheduled on each.
+ROWS = Asset(name="by_hand_rows", uri="x-genai://rows/by_hand")
+DATASET = Dataset(name="by_hand_dataset", uri="x-genai://datasets/by_hand")
+WEIGHTS = Model(name="by_hand_weights", uri="x-genai://weights/by_hand")
+EVALUATION = Asset(name="by_hand_evaluation", uri="x-genai://evaluations/by_hand")
+VERSIONS = Model(name="by_hand_versions", uri="x-mlflow://models/by_hand")
+# An alias: it has an event when a release was promoted, not whenever the task succeeds.
+CHAMPION = AssetAlias("by_hand_champion")
 
 with DAG(
     dag_id="retraining_by_hand",
@@ -34,7 +43,7 @@ with DAG(
     tags=["genai", MODEL, "example"],
     # Whether a failure is worth a retry is decided by its class; this is only how often and how soon.
     default_args={"owner": "support-team", "retries": 2, "retry_delay": timedelta(seconds=30)},
-):
+) as dag:
     # 1. Rows become messages and are judged by the suite. Unchanged files are not judged twice.
     #    Your own columns: prompt="{text}", answer="{category}".
     validate = ValidateDatasetOperator(
@@ -43,6 +52,8 @@ with DAG(
         train="include/data/support_bot/first.jsonl",
         evaluation="include/data/support_bot/evaluation.jsonl",
         output_kind="json",
+        inlets=[ROWS],
+        outlets=[DATASET],
     )
 
     # 2. Train. `validate.output` is a small reference; the data itself stays in the object store.
@@ -54,6 +65,8 @@ with DAG(
         recipe="tiny_llama",
         seed=0,
         timeout=timedelta(minutes=30),
+        inlets=[DATASET],
+        outlets=[WEIGHTS],
     )
 
     # 3. The gate: not worse than the champion on old rows, by a margin; 60 % right at the very least.
@@ -65,6 +78,8 @@ with DAG(
         candidate=fine_tune.output,
         evaluate={"margin": 0.05, "minimum_items": 50, "minimum_exact_match": 0.6},
         output_kind="json",
+        inlets=[DATASET, WEIGHTS],
+        outlets=[EVALUATION],
     )
 
     # 4. Sign it and make it a version in MLflow. The same weights are the same version.
@@ -73,7 +88,8 @@ with DAG(
         model=MODEL,
         training=fine_tune.output["result"],
         evaluation=evaluate.output["result"],
-        outlets=[Model(name="support_bot_by_hand", uri="x-mlflow://models/support_bot_by_hand")],
+        inlets=[WEIGHTS, EVALUATION],
+        outlets=[VERSIONS],
     )
 
     # 5. A share of live traffic, step by step. Promoted by proof; rolled back by proof of harm, or at the deadline.
@@ -91,4 +107,6 @@ with DAG(
             "deadline": "1h",
         },
         output_kind="json",
+        inlets=[VERSIONS],
+        outlets=[CHAMPION],
     )

@@ -1,7 +1,7 @@
 """Write the example data of ``support_bot``: messages to a shop's support desk, and the JSON answer each deserves.
 
-    python include/data/generate.py            # writes include/data/support_bot/*.jsonl, byte for byte the committed
-    files python include/data/generate.py --output DIRECTORY
+    python include/data/generate.py                       # include/data/support_bot/*.jsonl, byte for byte as committed
+    python include/data/generate.py --output DIRECTORY
 
 Four files, one record a line, ``{"id", "messages": [user, assistant]}``; the assistant's message is the truth:
 

@@ -9,13 +9,11 @@ Starts nothing, writes nothing, and needs no running Airflow.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -25,15 +23,19 @@ from genai_operators.exceptions import GenaiError, SpecError
 from genai_operators.release.last_plan import read_last_plan
 from genai_operators.release.ledger import Ledger, LedgerEntry
 from genai_operators.settings_file import read_settings
+from genai_operators.spec.base import Project
 from genai_operators.spec.changes import Change, changes_between
-from genai_operators.spec.loader import MODELS, ModelFile, read_models, read_recipe, recipe_names
+from genai_operators.spec.loader import ModelFile, read_models, read_recipe, recipe_names
 from genai_operators.spec.model import ModelSpec
 from genai_operators.spec.policy import Policy
 from genai_operators.spec.quantities import format_duration
-from genai_operators.spec.yaml_nodes import YamlError, parse_yaml
 from genai_operators.store import Store
 
 STORE_CONNECTION = "genai_store"
+NO_BASE = (
+    "warning: no git ref to compare with, so changed recipes, suites, prices and removed models are not shown. "
+    "Name one: make check BASE=origin/main (a shallow clone of a CI needs `git fetch origin main` and BASE=FETCH_HEAD)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,11 @@ class Outlook:
 
 
 def check(root: Path, *, store: Store | None, base: str | None, console: Console) -> int:
-    """Check a project and print the result. Returns the exit code: 0, or 1 if a file is wrong."""
+    """Check a project and print the result. Returns the exit code: 0, or 1 if a file is wrong.
+
+    :raises ConfigurationError: git does not know ``base``.
+    """
+    before = None if base is None else Project.at(base, root=root)
     models = list(read_models(root))
     problems = [str(problem) for model in models for problem in model.problems]
     problems += recipe_problems(root)
@@ -58,7 +64,11 @@ def check(root: Path, *, store: Store | None, base: str | None, console: Console
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     valid = [model for model in models if model.spec is not None]
     for model in valid:
-        _print_outlook(outlook(model, root=root, store=store, base=base), console)
+        _print_outlook(outlook(model, root=root, store=store, base=before), console)
+    for line in removed_models({model.name for model in models}, store=store, base=before):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if before is None:
+        console.print(NO_BASE, style="yellow", markup=False, highlight=False, soft_wrap=True)
     verdict = f"{len(valid)} of {len(models)} model files are valid"
     console.print(f"{verdict}; problems: {len(problems)}" if problems else verdict, highlight=False)
     return 1 if problems else 0
@@ -75,21 +85,42 @@ def recipe_problems(root: Path) -> list[str]:
     return problems
 
 
-def outlook(model: ModelFile, *, root: Path, store: Store | None, base: str | None) -> Outlook:
-    """Compare a model file with the git ref ``base`` if given, else with the plan of its last run in the store."""
+def removed_models(names: set[str], *, store: Store | None, base: Project | None) -> list[str]:
+    """A line for each model that has no file any more: at ``base`` it had, or the ledger knows its champion."""
+    lines = []
+    champions = {} if store is None else _champions(store)
+    gone = (set(champions) | set(base.models if base else ())) - names
+    for name in sorted(gone):
+        there = f"its file was in {base.where}" if base and name in base.models else "it has no file"
+        champion = champions.get(name)
+        serving = f"; its champion v{champion.version} serves on until somebody stops it" if champion else ""
+        lines.append(f"removed: {name} ({there}): its DAGs go, with their schedules{serving}")
+    return lines
+
+
+def _champions(store: Store) -> dict[str, LedgerEntry]:
+    models = store.list_names("ledger")
+    return {model: champion for model in models if (champion := Ledger(store, model).champion()) is not None}
+
+
+def outlook(model: ModelFile, *, root: Path, store: Store | None, base: Project | None) -> Outlook:
+    """Compare a model file, and what it names, with ``base`` if given, else with its last run in the store."""
     assert model.spec is not None, "callers pass valid files"
     champion, compared_with, before = "unknown without a store", "nothing", None
+    now = model.spec.to_json()
     forecast: tuple[str, ...] = ()
     if store is not None:
         head = Ledger(store, model.name).champion()
         champion = f"v{head.version}" if head else "none yet"
         forecast = _forecast(model.spec, store, head)
         before = read_last_plan(store, model.name)
-        compared_with = "its last run" if before else "nothing, it never ran"
+        compared_with = "its last run, the model file alone" if before else "nothing, it never ran"
     if base is not None:
-        before = _spec_at(base, root=root, name=model.name)
-        compared_with = base if before else f"nothing, it is not in {base}"
-    changes = tuple(changes_between(before, model.spec.to_json())) if before else ()
+        before = base.resolved(model.name)
+        now = Project.here(root).resolved(model.name) or now
+        missing = "was not valid" if model.name in base.models else "is not"
+        compared_with = base.where if before else f"nothing, it {missing} in {base.where}"
+    changes = tuple(changes_between(before, now)) if before else ()
     return Outlook(
         name=model.name,
         spec=model.spec,
@@ -111,18 +142,6 @@ def configured_store(root: Path) -> Store | None:
     if "://" in uri:
         return Store.open(uri)
     return Store.open(root / uri) if (root / uri).is_dir() else None
-
-
-def _spec_at(ref: str, *, root: Path, name: str) -> dict[str, Any] | None:
-    """The model file at a git ref, with its defaults; ``None`` if it was absent or invalid there."""
-    command = ["git", "-C", str(root), "show", f"{ref}:./{MODELS}/{name}.yaml"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode != 0:
-        return None
-    try:
-        return ModelSpec.model_validate(parse_yaml(shown.stdout).value).to_json()
-    except (YamlError, ValueError):
-        return None
 
 
 def _forecast(spec: ModelSpec, store: Store, champion: LedgerEntry | None) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from genai_operators.settings_file import read_settings
+
 ROOT = Path(__file__).parents[2]
 DAG_FILES = sorted(path.name for path in (ROOT / "dags").glob("*.py"))
 HEAVY = (
@@ -120,6 +122,17 @@ class TestEveryDag:
                 assert all(hasattr(task, field) for field in task.template_fields), task.task_id
 
 
+class TestPools:
+    def test_the_example_s_workloads_share_the_pool_of_this_host(self, dags: dict[str, Any]) -> None:
+        (pool,) = [
+            pool for pool in read_settings(ROOT / "airflow_settings.yaml").pools if pool.pool_name == "genai_local"
+        ]
+        assert pool.pool_include_deferred, "what is deferred computes on"
+        for dag, names in {"retrain": ("validate", "fine_tune", "evaluate"), "drift": ("check",)}.items():
+            for name in names:
+                assert dags[f"support_bot__{dag}"].get_task(name).pool == pool.pool_name
+
+
 class TestSchedules:
     def test_retraining_waits_for_the_drift_alarm_that_the_check_raises(self, dags: dict[str, Any]) -> None:
         (alias,) = dags["support_bot__drift"].get_task("check").outlets
@@ -153,6 +166,7 @@ class TestDryRun:
         said = capfd.readouterr().out
         assert "recipe tiny_llama, seed 7, from scratch" in said
         assert "no earlier run" in said
+        assert "about 30 s (estimate within a factor of 2, from rows and recipe; no earlier run)" in said
         assert "no champion yet: the candidate takes all traffic at once" in said
         assert "trains on this machine; on a cluster it would be 1 x" in said
         (page,) = (path for path in (tmp_path / "store").rglob("*") if path.is_file())

@@ -6,15 +6,17 @@ Only the model servers are fakes (:mod:`tests.fakes.openai_server`): they answer
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, AssetAlias
 
 from genai_operators.compute.budget import Spent
 from genai_operators.compute.contract import Artifact
@@ -28,8 +30,10 @@ from genai_operators.release.ledger import Ledger
 from genai_operators.release.reconcile import reconcile_releases
 from genai_operators.release.replay import replay
 from genai_operators.serving.local import LocalServing
+from genai_operators.spec.serve import Serve
 from tests.fakes.dag_runs import run_dag, use_empty_bundle
 from tests.fakes.serving_platform import FAKE_SERVER, ServingPlatform
+from tests.fakes.workload_process import TINY_RECIPE
 
 pytestmark = pytest.mark.slow
 
@@ -166,11 +170,30 @@ def release(platform: Platform, name: str, **changes: Any):
             serve=SERVE,
             output_kind="json",
             poll_interval=0.3,
-            outlets=[Asset("shop_bot_endpoint", uri=f"x-genai://endpoints/{MODEL}")],
+            outlets=[AssetAlias(f"{MODEL}_champion")],
             **changes,
         )
     run = run_dag(dag)
     return run.get_task_instance("register"), run.get_task_instance("release")
+
+
+def page_behind(platform: Platform, task: Any) -> str:
+    """The report that the task's button opens, as the plugin finds it in the store."""
+    link = task.xcom_pull(task_ids=task.task_id, key="_link_ReportLink")
+    assert link.startswith("/genai/reports/"), task.task_id
+    return platform.store.get(link.removeprefix("/genai/reports/")).decode()
+
+
+def champions_told() -> list[int]:
+    """The versions that Airflow's events of the endpoint's asset name, oldest first."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    named = select(AssetModel.id).where(AssetModel.uri == f"x-genai://endpoints/{MODEL}")
+    with create_session() as session:
+        events = session.scalars(select(AssetEvent).where(AssetEvent.asset_id.in_(named)).order_by(AssetEvent.id))
+        return [event.extra["champion_version"] for event in events]
 
 
 class TestLifeOfAModel:
@@ -191,8 +214,12 @@ class TestLifeOfAModel:
         assert platform.store.path_of(entry.evidence["model"]) == "workloads/fine_tune/one/output/model"
         answer = platform.serving.ask(model=MODEL)
         assert answer.status_code == 200
-        link = released.xcom_pull(task_ids="release", key="_link_ReportLink")
-        assert link is None or link.startswith("/genai/reports/releases/")
+        assert "Release of shop_bot v1" in page_behind(platform, released)
+        card = page_behind(platform, registered)
+        assert "shop_bot v1" in card
+        assert version.tags["genai.digest"][:12] in card
+        assert "exact_match" in card
+        assert champions_told() == [1]
         assert "is the first version" in capsys.readouterr().out
 
     def test_a_good_version_wins_all_traffic_step_by_step(self, platform, airflow, capsys):
@@ -226,9 +253,11 @@ class TestLifeOfAModel:
 
     def test_the_champion_again_is_nothing_to_release(self, platform, airflow):
         with DAG("again", schedule=None) as dag:
-            CanaryReleaseOperator(task_id="release", model=MODEL, version=2, serve=SERVE)
+            outlets = [AssetAlias(f"{MODEL}_champion")]
+            CanaryReleaseOperator(task_id="release", model=MODEL, version=2, serve=SERVE, outlets=outlets)
         task = run_dag(dag).get_task_instance("release")
         assert task.xcom_pull(task_ids="release")["outcome"] == "unchanged"
+        assert champions_told() == [1, 2], "neither the sick version nor this changed the endpoint"
 
     def test_back_to_the_version_before(self, platform, airflow):
         with DAG(f"{MODEL}__rollback", schedule=None) as dag:
@@ -236,6 +265,7 @@ class TestLifeOfAModel:
         task = run_dag(dag).get_task_instance("rollback")
         assert task.state == "success"
         assert task.xcom_pull(task_ids="rollback")["champion_version"] == 1
+        assert "Rollback of shop_bot to v1" in page_behind(platform, task)
         assert platform.local().status().champion.version == 1
         assert platform.registry.champion(MODEL) == 1
         assert [entry.action for entry in Ledger(platform.store, MODEL).verify()] == ["promote", "promote", "rollback"]
@@ -280,3 +310,54 @@ class TestNothingHalfRegistered:
         assert run_dag(dag).get_task_instance("register").state == "failed"
         assert "UnsafeWeights" in capsys.readouterr().out
         assert len(platform.registry.versions(MODEL)) == versions
+
+
+@pytest.mark.workload_env
+class TestRetrainingByHand:
+    """``dags/retraining_by_hand.py`` on few rows, with a training too short to pass and a fake model server."""
+
+    ROWS: ClassVar[dict[str, int]] = {"first.jsonl": 120, "evaluation.jsonl": 60}
+
+    @pytest.fixture
+    def project(
+        self,
+        platform: Platform,
+        airflow: None,
+        project_root: Path,
+        workload_python: str,
+        tmp_path: Path,
+        monkeypatch: Any,
+    ) -> None:
+        """A project folder with the files that the DAG names."""
+        folder = tmp_path / "project"
+        for name in ("dags", "include/data/support_bot", "include/recipes"):
+            (folder / name).mkdir(parents=True)
+        shutil.copytree(project_root / "include/suites", folder / "include/suites")
+        for name, rows in self.ROWS.items():
+            lines = (project_root / "include/data/support_bot" / name).read_text().splitlines(keepends=True)
+            (folder / "include/data/support_bot" / name).write_text("".join(lines[:rows]))
+        recipe = {"base_model": "scratch", **TINY_RECIPE, "max_length": 256}
+        (folder / "include/recipes/tiny_llama.yaml").write_text(json.dumps(recipe))
+        monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(folder / "dags"))
+        monkeypatch.setenv("GENAI_SCRATCH_ROOT", str(folder / "scratch"))
+        compute = {"conn_type": "generic", "extra": {"workload_python": workload_python}}
+        monkeypatch.setenv("AIRFLOW_CONN_GENAI_COMPUTE_LOCAL", json.dumps(compute))
+
+    @pytest.mark.usefixtures("project")
+    def test_runs_from_the_rows_to_a_champion_and_every_task_links_to_its_report(
+        self, platform: Platform, project_root: Path
+    ) -> None:
+        dag = runpy.run_path(str(project_root / "dags/retraining_by_hand.py"))["dag"]
+        dag.get_task("evaluate").on_failure = "warn"
+        dag.get_task("release").serve = Serve.model_validate(SERVE).model_dump(mode="json")
+        run = run_dag(dag)
+        tasks = {task.task_id: task for task in run.get_task_instances()}
+        assert {name: str(task.state) for name, task in tasks.items()} == dict.fromkeys(
+            ("validate", "fine_tune", "evaluate", "register", "release"), "success"
+        )
+        champion = Ledger(platform.store, "support_bot").champion()
+        trained = tasks["fine_tune"].xcom_pull(task_ids="fine_tune")["outputs"]["model"]
+        assert (champion.version, champion.digest) == (1, trained["digest"])
+        assert platform.serving.ask(model="support_bot").status_code == 200
+        for task in tasks.values():
+            assert "<h1>" in page_behind(platform, task)

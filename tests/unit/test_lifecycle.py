@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genai_operators.exceptions import SpecError
+from genai_operators.exceptions import GatewayUnavailable, SpecError
 from genai_operators.lifecycle import lifecycle_dags, raise_model_file_errors
 from genai_operators.lifecycle.names import DRIFT_TASKS, RETRAIN_TASKS, ROLLBACK_TASKS, model_of
 from genai_operators.lifecycle.unusable import TASKS, UnderWayReleaseOperator
@@ -250,6 +250,15 @@ class TestReleaseUnderWay:
         context["ti"].run_id = "manual__2"
         with pytest.raises(SpecError, match="did you mean 'csv'"):
             release._plan(context, {"store": store.uri})
+
+    def test_a_gateway_that_is_away_costs_it_a_retry_and_not_its_life(self, project: Path, release: Any) -> None:
+        write(project, right=GOOD)
+        usual = lifecycle_dags(project)["right__retrain"].get_task("release")
+        assert (release.retries, release.retry_delay) == (usual.retries, usual.retry_delay)
+        assert release.retries > 0
+        away, wrong = GatewayUnavailable("the gateway does not answer"), SpecError("cvs")
+        assert release.retry_policy.evaluate(away, 1, release.retries).action.value == "retry"
+        assert release.retry_policy.evaluate(wrong, 1, release.retries).action.value == "fail"
 
     def test_a_deferred_one_resumes_where_the_original_would(self, release: Any) -> None:
         from genai_operators.operators.canary import CanaryReleaseOperator

@@ -5,7 +5,8 @@ from __future__ import annotations
 from airflow.sdk import DAG, CronTriggerTimetable
 
 from genai_operators.lifecycle.common import dag_arguments, workload_arguments
-from genai_operators.lifecycle.names import DRIFT_TASKS, Lifecycle, drift_alias, endpoint_asset
+from genai_operators.lifecycle.names import DRIFT_TASKS, Lifecycle, dataset_asset, drift_alias
+from genai_operators.operators.assets import endpoint_asset
 from genai_operators.operators.drift import CheckDriftOperator
 from genai_operators.spec.model import ModelSpec
 
@@ -29,7 +30,7 @@ def drift_dag(model: str, spec: ModelSpec) -> DAG:
             drift=spec.drift,
             policy=spec.policy,
             minimum_new_rows=spec.data.minimum_new_rows if spec.data.feedback else 0,
-            inlets=[endpoint_asset(model)],
+            inlets=[endpoint_asset(model), dataset_asset(model)],
             outlets=[drift_alias(model)],
             **workload_arguments(spec),
         )

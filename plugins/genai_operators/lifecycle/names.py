@@ -35,9 +35,27 @@ def model_of(dag_id: str | None) -> str | None:
 
 # The `x-` keeps Airflow from taking a scheme for one of its own and normalising the rest away.
 @cache
+def rows_asset(model: str) -> Asset:
+    """The rows that a model learns from, as its files hold them; for the outlets of whichever DAG writes those."""
+    return Asset(name=f"{model}_rows", uri=f"x-genai://rows/{model}", group="rows")
+
+
+@cache
 def dataset_asset(model: str) -> Dataset:
     """The validated training data of a model."""
     return Dataset(name=f"{model}_dataset", uri=f"x-genai://datasets/{model}")
+
+
+@cache
+def weights_asset(model: str) -> Model:
+    """What the fine-tuning wrote: a candidate that nobody has judged yet."""
+    return Model(name=f"{model}_weights", uri=f"x-genai://weights/{model}")
+
+
+@cache
+def evaluation_asset(model: str) -> Asset:
+    """The verdict on a candidate that a release may rest on."""
+    return Asset(name=f"{model}_evaluation", uri=f"x-genai://evaluations/{model}", group="evaluation")
 
 
 @cache
@@ -47,9 +65,9 @@ def version_asset(model: str) -> Model:
 
 
 @cache
-def endpoint_asset(model: str) -> Asset:
-    """The public name under which the champion answers."""
-    return Asset(name=f"{model}_endpoint", uri=f"x-genai://endpoints/{model}", group="endpoint")
+def champion_alias(model: str) -> AssetAlias:
+    """Through which a release tells of the endpoint's new champion; without a promotion it tells nothing."""
+    return AssetAlias(name=f"{model}_champion", group="endpoint")
 
 
 @cache

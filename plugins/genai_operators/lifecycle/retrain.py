@@ -12,12 +12,16 @@ from genai_operators.lifecycle.form import attach_form, retrain_form
 from genai_operators.lifecycle.names import (
     RETRAIN_TASKS,
     Lifecycle,
+    champion_alias,
     dataset_asset,
     drift_alias,
-    endpoint_asset,
+    evaluation_asset,
+    rows_asset,
     version_asset,
+    weights_asset,
 )
 from genai_operators.operators.approve import ApproveReleaseOperator
+from genai_operators.operators.assets import endpoint_asset
 from genai_operators.operators.canary import CanaryReleaseOperator
 from genai_operators.operators.evaluate import EvaluateModelOperator
 from genai_operators.operators.fine_tune import FineTuneOperator
@@ -67,6 +71,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             rehearsal=spec.train.rehearsal,
             reuse=REUSE,
             inlets=[dataset_asset(model)],
+            outlets=[weights_asset(model)],
             **training_arguments(spec, hardware=decided["hardware"]),
         )
         trained: Any = fine_tune.output
@@ -80,6 +85,8 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             output_kind=spec.data.output.value,
             on_failure=spec.evaluate.on_failure.value,
             reuse=REUSE,
+            inlets=[dataset_asset(model), weights_asset(model)],
+            outlets=[evaluation_asset(model)],
             **evaluation_arguments(spec, hardware=decided["hardware"]),
         )
         evaluated: Any = evaluate.output
@@ -88,6 +95,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             model=model,
             training=trained["result"],
             evaluation=evaluated["result"],
+            inlets=[weights_asset(model), evaluation_asset(model)],
             outlets=[version_asset(model)],
         )
         registered: Any = register.output
@@ -110,7 +118,7 @@ def retrain_dag(model: str, spec: ModelSpec, *, recipes: Sequence[str]) -> DAG:
             runtime=decided["runtime"],
             output_kind=spec.data.output.value,
             inlets=[version_asset(model)],
-            outlets=[endpoint_asset(model)],
+            outlets=[champion_alias(model)],
         )
         chain(plan, validate, fine_tune, evaluate, register, approve, release)
     attach_form(dag, retrain_form(spec, recipes=recipes))
@@ -138,6 +146,7 @@ def _validate(model: str, spec: ModelSpec) -> ValidateDatasetOperator:
         extra_data="{{ params.extra_data }}",
         on_failure=data.on_failure.value,
         reuse=REUSE,
+        inlets=[rows_asset(model), *([endpoint_asset(model)] if data.feedback else [])],
         outlets=[dataset_asset(model)],
         **workload_arguments(spec),
     )

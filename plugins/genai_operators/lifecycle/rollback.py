@@ -6,7 +6,8 @@ from airflow.sdk import DAG
 
 from genai_operators.lifecycle.common import dag_arguments
 from genai_operators.lifecycle.form import attach_form, rollback_form
-from genai_operators.lifecycle.names import ROLLBACK_TASKS, Lifecycle, endpoint_asset
+from genai_operators.lifecycle.names import ROLLBACK_TASKS, Lifecycle, version_asset
+from genai_operators.operators.assets import endpoint_asset
 from genai_operators.operators.rollback import RollbackOperator
 from genai_operators.spec.model import ModelSpec
 
@@ -27,6 +28,7 @@ def rollback_dag(model: str, spec: ModelSpec) -> DAG:
             serve=spec.serve,
             output_kind=spec.data.output.value,
             ready_timeout=spec.canary.startup_timeout,
+            inlets=[version_asset(model)],
             outlets=[endpoint_asset(model)],
         )
     attach_form(dag, rollback_form())

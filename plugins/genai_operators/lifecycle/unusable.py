@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import DAG, BaseOperator
 
 from genai_operators.exceptions import SpecError
+from genai_operators.lifecycle.common import RETRIES, RETRY_DELAY
 from genai_operators.lifecycle.names import DRIFT_TASKS, RETRAIN_TASKS, ROLLBACK_TASKS, Lifecycle, dag_id
 from genai_operators.operators.canary import CanaryReleaseOperator
 from genai_operators.operators.retry import FailureRetryPolicy
@@ -90,6 +91,8 @@ def _unusable_dag(model: str, lifecycle: Lifecycle, message: str) -> DAG:
         is_paused_upon_creation=False,
         tags=["genai", model, "wrong model file"],
         doc_md=doc,
+        # For the release under way, whose gateway may be away for a moment; a wrong file fails at once all the same.
+        default_args={"retries": RETRIES, "retry_delay": RETRY_DELAY},
         auto_register=False,
     ) as dag:
         previous: BaseOperator | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
-from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk import AssetAlias, BaseOperator, BaseOperatorLink
 from airflow.sdk.exceptions import AirflowSkipException
 
 from genai_operators.compute.contract import Artifact
 from genai_operators.compute.ending import error_class
 from genai_operators.exceptions import GateFailed, GenaiError, LedgerConflict, ReleaseAborted
 from genai_operators.operators import lineage
+from genai_operators.operators.assets import endpoint_asset
 from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.operators.waiting import RELEASE_PATIENCE_S, defer, wait
@@ -53,7 +54,11 @@ class CanaryReleaseOperator(BaseOperator):
             model="support_bot",
             version="{{ ti.xcom_pull(task_ids='register')['version'] }}",
             canary={"steps": [{"percent": 5, "minimum_soak": "1m", "minimum_requests": 20}], "deadline": "1h"},
+            outlets=[AssetAlias("support_bot_champion")],
         )
+
+    On a promotion, and on nothing else, every asset alias among the outlets gets an event of the endpoint's asset. A
+    plain asset there would have one whenever the task succeeds, also when the endpoint did not change.
 
     Returns ``{"release", "outcome", "version", "champion_version", "previous", "exposed_requests", "exposed_users",
     "exposed_tokens", "canary_cost", "epoch", "report", ...}``; ``outcome`` is ``promoted``, ``rolled_back`` or
@@ -311,7 +316,10 @@ class CanaryReleaseOperator(BaseOperator):
             self._lineage = ([model], [Artifact(f"x-genai://endpoints/{self.model}", plan.candidate.digest)])
             known = {key: reference[key] for key in ("release", "champion_version", "previous", "epoch")}
             for outlet in self.outlets:
-                context["outlet_events"][outlet].extra = known
+                if isinstance(outlet, AssetAlias):
+                    context["outlet_events"][outlet].add(endpoint_asset(self.model), extra=known)
+                else:
+                    context["outlet_events"][outlet].extra = known
         else:
             self._lineage = ([model], [])
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from genai_operators.operators.gpu_choice import GpuChoice
+    from genai_operators.operators.gpu_outlook import Training
     from genai_operators.operators.ladders import Ladders
     from genai_operators.operators.plan_page import PlanPage
     from genai_operators.operators.retraining_reason import Reason
     from genai_operators.release.ledger import LedgerEntry
-    from genai_operators.spec.recipe import Recipe
 
 #: The form's word for "no choice of my own".
 AS_THE_FILE_SAYS = "as the model file says"
@@ -115,6 +115,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         :raises ConfigurationError: the chosen runtime does not exist.
         """
         from genai_operators.hooks import settings
+        from genai_operators.operators.gpu_outlook import Training
         from genai_operators.operators.retraining_reason import note_request, reason_of
         from genai_operators.release.last_plan import write_last_plan
         from genai_operators.release.ledger import Ledger
@@ -126,8 +127,9 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         reason = reason_of(store, self.model, self.spec, champion=champion, by_policy=by_policy, now=now)
         decided = self._decide(context, champion, reason=reason)
         recipe = read_recipe(decided["recipe"], root=settings.project_root())
-        ladders, gpus, note = self._hardware(store, recipe, champion=champion if decided["refresh"] else None)
-        page = self._page(store, decided, champion=champion, recipe=recipe, reason=reason, gpus=gpus, gpu_note=note)
+        training = Training(recipe=recipe, champion=champion if decided["refresh"] else None, files=self._files())
+        ladders, gpus, note = self._hardware(store, training)
+        page = self._page(store, decided, champion=champion, training=training, reason=reason, gpus=gpus, gpu_note=note)
         for line in [*self._lines(page, gpus), *(ladders.lines() if ladders is not None else [])]:
             self.log.info("%s", line)
         self.report_url = report_url(page.save(store))
@@ -177,7 +179,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         decided: dict[str, Any],
         *,
         champion: LedgerEntry | None,
-        recipe: Recipe,
+        training: Training,
         reason: Reason,
         gpus: GpuChoice | None,
         gpu_note: str,
@@ -193,7 +195,7 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
             subtitle=f"{decided['cause']} run, {against}; workloads run on {self.spec.compute.target}",
             reason=reason.text,
             headings=("workload", "inputs", "parameters", "takes"),
-            workloads=self._workloads(store, decided, against=against, base_model=recipe.base_model),
+            workloads=self._workloads(store, decided, against=against, training=training, gpus=gpus),
             release=(
                 f"release by runtime {decided['runtime']}:",
                 *canary_lines(canary, traffic=traffic, has_champion=champion is not None),
@@ -205,32 +207,35 @@ class PlanRetrainingOperator(BaseOperator, SkipMixin):
         )
 
     def _workloads(
-        self, store: Store, decided: dict[str, Any], *, against: str, base_model: str
+        self, store: Store, decided: dict[str, Any], *, against: str, training: Training, gpus: GpuChoice | None
     ) -> list[tuple[str, str, str, str]]:
+        from genai_operators.hooks import settings
         from genai_operators.operators.earlier_runs import describe, earlier_duration
+        from genai_operators.operators.time_estimate import training_estimate
 
-        start = f"from {against}" if decided["refresh"] else f"from {base_model}"
+        start = f"from {against}" if decided["refresh"] else f"from {training.recipe.base_model}"
         feedback = "on" if self.spec.data.feedback else "off"
         rows = [
             ("validate", ", ".join(self._files()), f"suite {self.spec.data.suite}, feedback {feedback}"),
             ("fine_tune", "the validated rows", f"recipe {decided['recipe']}, seed {decided['seed']}, {start}"),
             ("evaluate", "the held-out rows", f"against {against}, new rows: {decided['rule_on_new']}"),
         ]
-        return [(*row, describe(earlier_duration(store, row[0], model=self.model))) for row in rows]
+        takes = {row[0]: describe(earlier_duration(store, row[0], model=self.model)) for row in rows}
+        if earlier_duration(store, "fine_tune", model=self.model) is None:
+            there = gpus if self.spec.compute.target is not ComputeTarget.LOCAL else None
+            estimate = training_estimate(training, root=settings.project_root(), gpus=there)
+            takes["fine_tune"] = estimate or takes["fine_tune"]
+        return [(*row, takes[row[0]]) for row in rows]
 
-    def _hardware(
-        self, store: Store, recipe: Recipe, *, champion: LedgerEntry | None
-    ) -> tuple[Ladders | None, GpuChoice | None, str]:
+    def _hardware(self, store: Store, training: Training) -> tuple[Ladders | None, GpuChoice | None, str]:
         """What to ask a cluster for; on this machine only an outlook, and a note that says so.
 
-        :param champion: given when it is refreshed.
         :raises ConfigurationError: see :func:`~genai_operators.operators.cluster_plan.cluster_plan`.
         """
         from genai_operators.hooks import settings
         from genai_operators.operators.cluster_plan import cluster_plan
-        from genai_operators.operators.gpu_outlook import Training, gpu_outlook
+        from genai_operators.operators.gpu_outlook import gpu_outlook
 
-        training = Training(recipe=recipe, champion=champion, files=self._files())
         root, today = settings.project_root(), datetime.now(UTC).date()
         if self.spec.compute.target is ComputeTarget.LOCAL:
             return None, *gpu_outlook(training, store=store, root=root, today=today)

@@ -1,4 +1,4 @@
-"""What no living process noticed: workloads and releases without a task, aliases and traffic off the ledger."""
+"""What no living process noticed: workloads and releases without a task, aliases and traffic off the ledger, edits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ReconcileOperator(BaseOperator):
     """Make workloads, releases, the registry's alias and the gateway follow their owners and the ledger.
 
-    Does nothing, and says nothing, where all is well. A part that cannot be reached does not keep the other from its
-    turn. ::
+    The retention of captured texts follows the model files. Does nothing, and says nothing, where all is well. A part
+    that cannot be reached does not keep the others from their turn. ::
 
         ReconcileOperator(task_id="reconcile")
 
@@ -34,7 +34,7 @@ class ReconcileOperator(BaseOperator):
     def execute(self, context: Context) -> None:
         """Look at everything once."""
         failures: list[GenaiError] = []
-        for part in (self._workloads, self._releases):
+        for part in (self._workloads, self._releases, self._retentions):
             try:
                 for line in part():
                     self.log.warning("%s", line)
@@ -60,3 +60,15 @@ class ReconcileOperator(BaseOperator):
 
         parts = describe_parts(store=self.store or None)
         return reconcile_releases(Store.open(parts["settings"]["store"]), task_state, LocalSurroundings(parts))
+
+    def _retentions(self) -> list[str]:
+        from genai_operators.hooks import settings
+        from genai_operators.serving.retention import follow_retention
+        from genai_operators.serving.state import StateDirectory
+        from genai_operators.spec.loader import model_files, read_model
+
+        root, directory = settings.project_root(), settings.gateway().directory
+        served = {state.model for state in StateDirectory(directory).read_all()}
+        models = [read_model(path, root=root) for path in model_files(root) if path.stem in served]
+        wanted = {model.name: model.spec.serve.capture.retention for model in models if model.spec is not None}
+        return follow_retention(directory, wanted={name: kept.total_seconds() for name, kept in wanted.items()})

@@ -7,18 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from genai_operators.compute.budget import TOTAL_NAME, Spent
 from genai_operators.compute.contract import Artifact, Result
 from genai_operators.exceptions import BadWorkload
 from genai_operators.operators import lineage
 from genai_operators.operators.canary import EVIDENCE_TAG
+from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
+from genai_operators.reports_app import report_url
 from genai_operators.store import Store, locate
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from genai_operators.release.card import CardFacts
 
 MODEL_OUTPUT = "model"
 
@@ -27,7 +31,11 @@ class RegisterModelOperator(BaseOperator):
     """Make a version of a fine-tuned model: manifest, signature, model card, tags; in MLflow as plain files.
 
     The same weights are the same version, however often this runs. A version counts only once everything was uploaded
-    and read back; a crash leaves nothing that could be released. Weights other than safetensors are refused. ::
+    and read back; a crash leaves nothing that could be released. Weights other than safetensors are refused.
+
+    Alone among the stages it is not deferrable: there is nothing to wait for. It copies files, signs them and uploads
+    them, which belongs on a worker and not in the triggerer that all tasks share; a pod could do it only with the
+    private key. Each step of it may be repeated, so a retry goes on where a killed try stopped. ::
 
         RegisterModelOperator(
             task_id="register",
@@ -36,19 +44,21 @@ class RegisterModelOperator(BaseOperator):
             evaluation="{{ ti.xcom_pull(task_ids='evaluate')['result'] }}",
         )
 
-    Returns ``{"model", "version", "digest", "uri", "verdict"}``; ``uri`` is the model's directory in the store.
+    Returns ``{"model", "version", "digest", "uri", "verdict", "report"}``; ``uri`` is the model's directory in the
+    store, ``report`` the model card as a page.
 
     :param model: the model's public name.
     :param training: URI of the ``result.json`` of the fine-tuning. Templated.
     :param evaluation: URI of the ``result.json`` of the evaluation; without one the version says so. Templated.
     :param evidence: name -> URI or text that the ledger shall keep with a promotion of this version. Templated.
-    :param store: URI of the object store; the connection ``genai_store`` when ``None``. Templated.
+    :param store: URI of the object store, for the report; the connection ``genai_store`` when ``None``. Templated.
     :raises RegistryUnavailable: MLflow does not answer; a retry goes on where this try stopped.
     :raises UnsafeWeights: a file could run code when loaded.
     :raises ManifestMismatch: the stored model is not what the training wrote.
     """
 
     template_fields: Sequence[str] = ("training", "evaluation", "evidence", "store")
+    operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(
         self,
@@ -69,6 +79,7 @@ class RegisterModelOperator(BaseOperator):
         self.evaluation = evaluation
         self.evidence = dict(evidence or {})
         self.store = store
+        self.report_url = ""
         self._lineage: tuple[list[Artifact], list[Artifact]] = ([], [])
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -87,7 +98,7 @@ class RegisterModelOperator(BaseOperator):
         tags = {**self._tags(context, artifact, spec, evaluation), **_cost_tags(spent)}
         with tempfile.TemporaryDirectory() as folder:
             package = Path(folder) / "package"
-            _build_package(
+            facts = _build_package(
                 package, self.model, artifact=artifact, training=training, spec=spec, evaluation=evaluation, keys=keys
             )
             self.log.info("signed %s, digest %s", artifact.uri, artifact.digest[:12])
@@ -95,13 +106,25 @@ class RegisterModelOperator(BaseOperator):
             version = registry.register(self.model, package, tags=tags, metrics={**training.metrics, **figures})
         self.log.info("%s v%s is complete in MLflow at %s", self.model, version.version, registry.rest.uri)
         self._remember(context, artifact, version.version)
+        store = Store.open(self.store or settings.store_uri())
+        report = self._report(store, facts, version=version.version)
         return {
             "model": self.model,
             "version": version.version,
             "digest": artifact.digest,
             "uri": artifact.uri,
             "verdict": tags.get("genai.evaluation"),
+            "report": report,
         }
+
+    def _report(self, store: Store, facts: CardFacts, *, version: int) -> str:
+        """Put the model card where the link finds it; its URI."""
+        from genai_operators.release.card import card_page
+
+        path = f"reports/{self.model}/version-{version}.html"
+        store.put(path, card_page(facts, version=version).html().encode())
+        self.report_url = report_url(path)
+        return store.uri_of(path)
 
     def _tags(
         self, context: Context, artifact: Artifact, spec: Mapping[str, Any], evaluation: Result | None
@@ -164,7 +187,8 @@ def _build_package(
     spec: Mapping[str, Any],
     evaluation: Result | None,
     keys: Any,
-) -> None:
+) -> CardFacts:
+    """Write model, manifest, card and signature; what the card says."""
     from genai_operators.exceptions import ManifestMismatch
     from genai_operators.release import signing
     from genai_operators.release.card import CardFacts, build_card
@@ -210,3 +234,4 @@ def _build_package(
         trusted_keys=keys.trusted_keys,
     )
     verify_package(package, trusted_keys=keys.trusted_keys, digest=manifest.digest)
+    return facts

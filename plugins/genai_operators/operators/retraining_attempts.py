@@ -17,7 +17,6 @@ from genai_operators.compute.owners import Owner
 from genai_operators.decisions.policy_facts import Attempt, AttemptOutcome, Facts, PolicySettings, Trigger
 from genai_operators.release.journal import TERMINAL, TURNS, EventType
 from genai_operators.release.ledger import Action, Ledger
-from genai_operators.release.progress import Cause
 from genai_operators.store import Store
 
 RECORD_VERSION = 1
@@ -25,8 +24,6 @@ REMEMBERED = 50
 """Newest attempts that are read: more than any budget window holds."""
 
 _DIGITS = 10
-_NOBODYS_FAULT = frozenset({Cause.ABORT, Cause.SERVING, Cause.CONFLICT})
-"""Causes of a rollback that say nothing of the candidate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +150,9 @@ class Attempts:
         cause = self._rollback_cause(begin, end)
         if cause is None:  # one retraining at a time: where the next one began, this one had ended
             return Trace(broken=end < float("inf"))
-        return Trace(rejected=cause not in _NOBODYS_FAULT, broken=cause in _NOBODYS_FAULT)
+        from genai_operators.release.progress import NOBODYS_FAULT  # it brings what drives a release; DAG files do not
+
+        return Trace(rejected=cause not in NOBODYS_FAULT, broken=cause in NOBODYS_FAULT)
 
     def _rejections(self) -> list[float]:
         return [float(name.partition("-")[0]) for name in self._store.list_names(f"{self._root}/rejections")]

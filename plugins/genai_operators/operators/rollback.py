@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from genai_operators.compute.contract import Artifact
 from genai_operators.compute.ending import error_class
 from genai_operators.exceptions import ConfigurationError, GenaiError
 from genai_operators.operators import lineage
 from genai_operators.operators.canary import NOT_IN_REFERENCE, serve_options
+from genai_operators.operators.links import ReportLink
 from genai_operators.operators.retry import FailureRetryPolicy
 from genai_operators.operators.waiting import RELEASE_PATIENCE_S, defer, wait
 from genai_operators.operators.workload import owner_of
+from genai_operators.reports_app import report_url
 from genai_operators.serving.contract import STANDARD_RUNTIME, OutputKind
 from genai_operators.spec.serve import Serve
 
@@ -38,7 +40,7 @@ class RollbackOperator(BaseOperator):
 
         RollbackOperator(task_id="rollback", model="support_bot", reason="{{ params.reason }}")
 
-    Returns ``{"outcome", "champion_version", "previous", "epoch"}``.
+    Returns ``{"outcome", "champion_version", "previous", "epoch", "report", ...}``.
 
     :param model: the model's public name.
     :param version: version that takes over; empty: the champion before the present one, per ledger. Templated.
@@ -54,6 +56,7 @@ class RollbackOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("version", "reason", "store")
+    operator_extra_links: Sequence[BaseOperatorLink] = (ReportLink(),)
 
     def __init__(
         self,
@@ -82,6 +85,7 @@ class RollbackOperator(BaseOperator):
         self.store = store
         self.poll_interval = poll_interval
         self.deferrable = deferrable
+        self.report_url = ""
         self._lineage: tuple[list[Artifact], list[Artifact]] = ([], [])
 
     def execute(self, context: Context) -> Any:
@@ -123,7 +127,7 @@ class RollbackOperator(BaseOperator):
             log=self.log,
             patience_s=RELEASE_PATIENCE_S,
         )
-        return self.resume(context, settled)
+        return self.resume(context, {**settled, "subject": arguments})
 
     def _target(self, ledger: Ledger, *, request: str) -> tuple[int, LedgerEntry]:
         """Epoch to expect and the entry that made the target champion, read at one moment.
@@ -157,12 +161,19 @@ class RollbackOperator(BaseOperator):
         """
         if event["status"] != "settled":
             raise (error_class(event.get("error")) or GenaiError)(event.get("message") or str(dict(event)))
+        from genai_operators.release.rollback_report import write_rollback_report
+        from genai_operators.store import Store
+
+        store = Store.open(event["subject"]["store"])
+        report = write_rollback_report(store, self.model, epoch=event["epoch"])
+        self.report_url = report_url(report)
         digest = str(event["digest"])
         endpoint = Artifact(f"x-genai://endpoints/{self.model}", digest)
         self._lineage = ([Artifact(f"x-mlflow://models/{self.model}", digest)], [endpoint])
         for outlet in self.outlets:
             context["outlet_events"][outlet].extra = {key: event[key] for key in ("champion_version", "epoch")}
-        return {key: value for key, value in event.items() if key not in NOT_IN_REFERENCE}
+        ending = {key: value for key, value in event.items() if key not in NOT_IN_REFERENCE}
+        return {**ending, "report": store.uri_of(report)}
 
     def on_kill(self) -> None:
         """Cancels nothing: a restarted scheduler also kills task processes whose tasks live on."""

@@ -160,12 +160,15 @@ class ValidateDatasetOperator(WorkloadOperator):
 def _read_suite(path: str, *, root: Path) -> dict[str, Any]:
     import yaml
 
+    from genai_operators.spec.loader import SUITES, what_is_missing
+
     file = root / Path(path).expanduser()
     try:
         record = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(
-            f"data.suite: {file} cannot be read: {error.strerror}. Name an existing suite."
+            f"data.suite: {file} cannot be read: {error.strerror}. Name an existing suite"
+            f"{what_is_missing(SUITES, root=root) or '.'}"
         ) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"data.suite: {file} is not YAML: {error}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genai_operators.decisions.verdict import Verdict, describe, format_number
+from genai_operators.report import Page
 
 TASK = "text-generation"
 
@@ -47,6 +48,22 @@ def build_card(facts: CardFacts) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def card_page(facts: CardFacts, *, version: int) -> Page:
+    """The card of a registered version as a report: what the UI opens."""
+    page = Page(f"{facts.model} v{version}", f"signed and complete in the registry · digest {facts.digest[:12]}")
+    if facts.verdict is not None:
+        page.verdict(facts.verdict)
+    if facts.evaluation:
+        page.heading("Evaluation").table(("figure", ""), sorted(facts.evaluation.items()))
+    page.heading("Training").table(("setting", ""), _settings(facts))
+    if facts.training:
+        page.table(("figure", ""), sorted(facts.training.items()))
+    page.heading("Where it comes from").table(("reference", ""), sorted(facts.references.items()))
+    page.heading("Files").text(f"{facts.files} files, {format_number(facts.size_bytes)} bytes, weights in safetensors.")
+    page.text(f"Digest of the manifest that lists and the signature that covers them: {facts.digest}")
+    return page.heading("Limits").text(_LIMITS)
+
+
 _LIMITS = (
     "The figures hold for the data they were measured on. The model is released by a canary on live traffic and "
     "watched for drift; outside of that it is not known how it behaves."
@@ -83,12 +100,17 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _training(facts: CardFacts) -> str:
+    rows = "\n".join(f"| {key} | `{value}` |" for key, value in _settings(facts))
+    table = f"| setting | value |\n|---|---|\n{rows}" if rows else ""
+    return "\n\n".join(part for part in (table, _table("figure", facts.training)) if part)
+
+
+def _settings(facts: CardFacts) -> list[tuple[str, str]]:
+    """The recipe and the seed, as JSON, by name."""
     settings = {key: value for key, value in facts.recipe.items() if value is not None}
     if facts.seed is not None:
         settings["seed"] = facts.seed
-    rows = "\n".join(f"| {key} | `{json.dumps(value)}` |" for key, value in sorted(settings.items()))
-    table = f"| setting | value |\n|---|---|\n{rows}" if rows else ""
-    return "\n\n".join(part for part in (table, _table("figure", facts.training)) if part)
+    return [(key, json.dumps(value)) for key, value in sorted(settings.items())]
 
 
 def _table(title: str, values: Mapping[str, float | str]) -> str:

@@ -51,6 +51,9 @@ class Cause(StrEnum):
     ABORT = "abort"
 
 
+NOBODYS_FAULT = frozenset({Cause.ABORT, Cause.SERVING, Cause.CONFLICT})
+"""Causes that say nothing of the candidate."""
+
 _E, _P = EventType, Phase
 
 #: What may happen in which phase, and where it leads. ``ROLLING_BACK`` may come at any time before ``PROMOTING``, and

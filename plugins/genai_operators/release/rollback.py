@@ -19,6 +19,7 @@ from genai_operators.release.journal import Turns
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
 from genai_operators.release.parts import Parts
 from genai_operators.release.plan import ReleasePlan
+from genai_operators.release.rollback_report import previous_version
 from genai_operators.release.subject import STATUS_SETTLED, open_parts
 from genai_operators.serving.contract import Deployment, Slot
 from genai_operators.store import Store
@@ -191,6 +192,7 @@ class RollbackSubject:
             "status": STATUS_SETTLED,
             "outcome": "rolled_back",
             "champion_version": entry.version,
+            "previous": previous_version([one for one in self._ledger.verify() if one.epoch <= entry.epoch]),
             "digest": entry.digest,
             "epoch": entry.epoch,
             "reason": entry.reason,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 from genai_operators.serving import batches
 from genai_operators.serving.contract import ServeOptions
+from genai_operators.serving.state import StateDirectory
 from genai_operators.store import Store
 
 
@@ -23,3 +26,21 @@ def delete_old_text(store: Store, *, retention_s: Mapping[str, float], now: floa
                 store.delete(info.path)
                 deleted += 1
     return deleted
+
+
+def follow_retention(directory: Path, *, wanted: Mapping[str, float]) -> list[str]:
+    """Tell the ingest of a gateway directory what the model files say now; a line for each that changed.
+
+    A release brings its own with each change of the gateway; an edit of a model file has to count without one.
+
+    :param wanted: seconds by model; those that the gateway does not serve are passed over.
+    """
+    states, lines = StateDirectory(directory), []
+    for model, retention_s in sorted(wanted.items()):
+        if (state := states.read(model)) is None or state.retention_s == retention_s:
+            continue
+        with states.locked():
+            state = states.read(model) or state
+            states.write(dataclasses.replace(state, retention_s=retention_s))
+        lines.append(f"captured texts of {model} are kept for {retention_s:.0f} s from now on, as its model file says")
+    return lines

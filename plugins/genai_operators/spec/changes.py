@@ -18,6 +18,10 @@ EFFECTS: dict[str, str] = {
     "governance": "from the next release on",
     "schedule": "at once",
     "compute": "from the next workload on",
+    "recipe": "trains and evaluates anew",
+    "refresh": "trains and evaluates anew once there is a champion",
+    "suite": "validates anew",
+    "prices": "from the next plan on",
     "description": "in the UI only",
     "owner": "in the UI only",
 }

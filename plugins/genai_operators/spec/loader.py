@@ -19,6 +19,7 @@ from genai_operators.spec.yaml_nodes import Document, Place, YamlError, parse_ya
 
 MODELS = "include/models"
 RECIPES = "include/recipes"
+SUITES = "include/suites"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 #: Airflow allows 250 characters in a DAG id and 100 in a tag.
 LONGEST_NAME = 80
@@ -94,12 +95,25 @@ def read_recipe(name: str, *, root: Path) -> Recipe:
     """
     names = recipe_names(root)
     if name not in names:
-        raise SpecError(f"{RECIPES}: recipe {choice(name, names)}")
+        raise SpecError(f"{RECIPES}: recipe {choice(name, names)}{what_is_missing(RECIPES, root=root)}")
     path = root / RECIPES / f"{name}.yaml"
     try:
         return _read(path, _relative(path, root), Recipe)[1]
     except _Problems as error:
         raise SpecError("\n".join(str(problem) for problem in error.problems)) from error
+
+
+def what_is_missing(folder: str, *, root: Path) -> str:
+    """What to do when a project has none of the files that this package expects there; empty when it has some.
+
+    The wheel holds the code only: recipes and suites are what a user edits.
+    """
+    if any((root / folder).glob("*.yaml")):
+        return ""
+    return (
+        f". There is no file in {root / folder}: copy `{folder}/` of the project that the wheel was built from to "
+        f"{root}, beside `dags/`"
+    )
 
 
 class _Problems(Exception):
@@ -142,18 +156,19 @@ def _reference_problems(
         if name is not None and name not in recipes:
             place = document.place_of_value(("train", field))
             message = f"train.{field}: no recipe {name!r} in {RECIPES};{nearest(name, recipes)}"
-            yield Problem.at(file, place, f"{message} there are: {', '.join(recipes) or 'none'}")
+            there = f"there are: {', '.join(recipes) or 'none'}{what_is_missing(RECIPES, root=root)}"
+            yield Problem.at(file, place, f"{message} {there}")
     if spec.serve.runtime not in spec.serve.runtime_names:
         place = document.place_of_value(("serve", "runtime"))
         yield Problem.at(file, place, f"serve.runtime: {choice(spec.serve.runtime, spec.serve.runtime_names)}")
     if "://" not in spec.data.suite and not (root / spec.data.suite).is_file():
         place = document.place_of_value(("data", "suite"))
-        suites = sorted(_relative(p, root) for p in (root / "include/suites").glob("*.yaml"))
+        suites = sorted(_relative(p, root) for p in (root / SUITES).glob("*.yaml"))
         yield Problem.at(
             file,
             place,
             f"data.suite: no file {spec.data.suite!r};{nearest(spec.data.suite, suites)}"
-            f" there are: {', '.join(suites) or 'none'}",
+            f" there are: {', '.join(suites) or 'none'}{what_is_missing(SUITES, root=root)}",
         )
 
 

@@ -3,14 +3,17 @@
 The table has one row a record; great-expectations judges it by the suite of the model file. Columns:
 
     source              train, evaluation or feedback
-    valid_messages      roles in order: an optional system message, then user and assistant in turn, the last one
-    assistant turns               messages without the system's prompt_characters, answer_characters, words
-    estimated_tokens    of the whole conversation, by a rule of thumb (a word piece each 4 characters, plus
-    punctuation) empty               prompt or answer is blank valid_answer        parses to an object, when answers
-    are JSON duplicate           the same conversation stands further up conflicting         the same prompt stands
-    further up with another answer in_evaluation       a row to learn from whose prompt is also in the evaluation rows
-    personal_data, secrets    how many (see ``sensitive``) language            ISO 639-1, of a sample of the rows;
-    null for the others and for short texts
+    valid_messages      roles in order: an optional system message, then user and assistant in turn, assistant last
+    turns               messages without the system's
+    prompt_characters, answer_characters, words
+    estimated_tokens    of the whole conversation, by a rule of thumb: a word piece each 4 characters, plus punctuation
+    empty               prompt or answer is blank
+    valid_answer        parses to an object, when answers are JSON
+    duplicate           the same conversation stands further up
+    conflicting         the same prompt stands further up with another answer
+    in_evaluation       a row to learn from whose prompt is also in the evaluation rows
+    personal_data, secrets    how many (see ``sensitive``)
+    language            ISO 639-1, of a sample of the rows; null for the others and for short texts
 """
 
 from __future__ import annotations

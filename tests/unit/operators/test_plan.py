@@ -10,16 +10,20 @@ from airflow.sdk import DAG
 from genai_operators.decisions.policy_facts import Trigger
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.operators.earlier_runs import describe, earlier_duration
+from genai_operators.operators.gpu_outlook import Training
 from genai_operators.operators.ladders import read_ladder
 from genai_operators.operators.outlook import canary_lines, recent_traffic, render_table
 from genai_operators.operators.plan import AS_THE_FILE_SAYS, Cause, PlanRetrainingOperator, cause_of
 from genai_operators.operators.retraining_attempts import Attempts
 from genai_operators.operators.retraining_reason import Reason, note_request, reason_of
+from genai_operators.operators.time_estimate import core_seconds, training_estimate
 from genai_operators.release.ledger import Action, Ledger, LedgerEntry
 from genai_operators.serving import batches
 from genai_operators.serving.contract import RequestFact
 from genai_operators.spec.canary import Canary
+from genai_operators.spec.loader import read_recipe
 from genai_operators.spec.model import ModelSpec
+from genai_operators.spec.recipe import Recipe
 from genai_operators.store import Store
 from tests.fakes.dag_runs import run_dag, use_empty_bundle
 
@@ -148,6 +152,28 @@ class TestEarlierRuns:
             store.put_json(f"workloads/fine_tune/{number}/result.json", {"seconds": seconds})
         store.put_json("workloads/fine_tune/unfinished/spec.json", {"params": {"model": "bot"}})
         assert describe(earlier_duration(store, "fine_tune", model="bot")) == "about 20 s (median of 3)"
+
+    @pytest.mark.parametrize(
+        ("recipe", "files", "measured_s"),
+        [("tiny_llama", ["include/data/support_bot/first.jsonl"], 15.0), ("small", ["rows.csv"], 500.0)],
+    )
+    def test_before_the_first_one_rows_and_recipe_give_an_estimate(
+        self, project_root: Path, tmp_path: Path, recipe: str, files: list[str], measured_s: float
+    ) -> None:
+        """Against trainings on one idle core; the second is of 10,003 short messages with a mean of 84 characters."""
+        (tmp_path / "rows.csv").write_text("text,category\n" + f"{'x' * 69},{'y' * 13}\n" * 10_003)
+        named = tuple(str(tmp_path / name if name == "rows.csv" else project_root / name) for name in files)
+        training = Training(recipe=read_recipe(recipe, root=project_root), champion=None, files=named)
+        seconds = core_seconds(training, root=project_root)
+        assert measured_s / 2 < seconds < measured_s * 2
+        said = training_estimate(training, root=project_root, gpus=None)
+        assert said is not None
+        assert "estimate within a factor of 2" in said
+
+    def test_a_model_whose_shape_is_not_here_has_none(self, project_root: Path) -> None:
+        recipe = Recipe.model_validate({"base_model": "somebody/unknown", "max_steps": 1})
+        training = Training(recipe=recipe, champion=None, files=())
+        assert training_estimate(training, root=project_root, gpus=None) is None
 
     def test_without_any_it_says_so(self, store: Store) -> None:
         assert describe(earlier_duration(store, "fine_tune", model="bot")) == "no earlier run"

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput, TaskDeferred
 from airflow.sdk.execution_time import hitl
 from airflow.serialization.serialized_objects import DagSerialization
@@ -67,6 +67,18 @@ class TestEndOfARelease:
         release_task(outlets=[outlet]).resume(told, settled(bench))
         assert told["outlet_events"][outlet].extra["champion_version"] == 2
 
+    def test_an_alias_has_an_event_of_the_endpoint_on_a_promotion_alone(self, bench):
+        alias = AssetAlias("bot_champion")
+        told, events = context(), []
+        told["outlet_events"][alias] = SimpleNamespace(add=lambda asset, extra: events.append((asset.uri, extra)))
+        operator = release_task(outlets=[alias], on_failure="warn")
+        operator.resume(told, settled(bench, Behaviour(errors=0.6)))
+        assert operator._unchanged({})["outcome"] == "unchanged"
+        assert events == []
+        operator.resume(told, settled(bench, candidate=3))
+        ((uri, extra),) = events
+        assert (uri, extra["champion_version"]) == ("x-genai://endpoints/bot", 3)
+
     def test_a_rollback_fails_the_task_with_the_reason_and_is_not_retried(self, bench):
         with pytest.raises(GateFailed, match=r"v2 of bot was rolled back \(harm\): harm proved at request") as caught:
             release_task().resume(context(), settled(bench, Behaviour(errors=0.6)))
@@ -90,6 +102,35 @@ class TestEndOfARelease:
         event = {"status": "failed", "error": "GatewayUnavailable", "message": "the gateway does not answer"}
         with pytest.raises(GatewayUnavailable, match="does not answer"):
             release_task().resume(context(), event)
+
+
+class TestRollbackOperator:
+    def test_its_report_says_who_reigned_and_why_not_any_more(self, bench):
+        bench.crown()
+        ledger = bench.ledger
+        for action, version, reason in (("promote", 2, "proved"), ("rollback", 1, "answers <b>got</b> worse")):
+            ledger.append(
+                action,
+                version,
+                f"digest-{version}",
+                actor="bot__rollback/manual__7/rollback",
+                reason=reason,
+                evidence={"model": f"file:///{version}"},
+                expected_epoch=ledger.epoch(),
+            )
+        event = {"status": "settled", "outcome": "rolled_back", "champion_version": 1, "previous": 2, "epoch": 3}
+        operator = RollbackOperator(task_id="rollback", model=MODEL)
+        event |= {"digest": "digest-1", "reason": "r", "subject": {"store": bench.store.uri}}
+        reference = operator.resume(context(), event)
+        assert operator.report_url == "/genai/reports/reports/bot/rollback-00000003.html"
+        page = bench.store.get(bench.store.path_of(reference["report"])).decode()
+        for said in ("champion before</td><td>v2", "answers &lt;b&gt;got&lt;/b&gt; worse", "file:///1", "proved"):
+            assert said in page, said
+        ledger.append("promote", 3, "d", actor="a", reason="later", evidence={}, expected_epoch=3)
+        operator.resume(context(), event)
+        assert bench.store.get(bench.store.path_of(reference["report"])).decode() == page, (
+            "a repetition writes the same"
+        )
 
 
 class TestAsking:

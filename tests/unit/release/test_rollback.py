@@ -52,6 +52,7 @@ class TestRollback:
     def test_gives_all_traffic_to_the_earlier_version_and_says_so_everywhere(self, reigned):
         settled = run(reigned, subject(reigned))
         assert (settled["outcome"], settled["champion_version"], settled["epoch"]) == ("rolled_back", 1, 3)
+        assert settled["previous"] == 2
         assert reigned.serving.status().champion == deployment(1)
         assert reigned.serving.status().canary is None
         assert reigned.aliases.champion(MODEL) == 1

@@ -198,3 +198,20 @@ class TestRecipes:
         before = read_recipe("small", root=project).to_json()
         (project / "include/recipes/small.yaml").write_text("description: new words\nmax_steps: 10\n")
         assert read_recipe("small", root=project).to_json() == before
+
+
+class TestAProjectWithoutInclude:
+    """As it is where only the wheel was installed."""
+
+    def test_the_default_recipe_and_suite_say_where_to_get_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "include/models/bot.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("data: {train: x}\n")
+        message = read_model(path, root=tmp_path).message
+        for folder in ("include/recipes", "include/suites"):
+            assert f"There is no file in {tmp_path / folder}: copy `{folder}/` of the project" in message
+
+    def test_so_does_a_recipe_that_an_operator_names(self, tmp_path: Path, project: Path) -> None:
+        (project / "include/recipes/small.yaml").unlink()
+        with pytest.raises(SpecError, match=r"'small' is not allowed.*copy `include/recipes/` of the project"):
+            read_recipe("small", root=project)
