@@ -92,7 +92,24 @@ def intervals(found: Collected, *, full: bool) -> None:
 def whole_years(found: Collected, *, full: bool) -> None:
     """Daily checks of 15 features, 2,000 rows a day, one reference of 100,000; and how soon a shift is found."""
     count, delays = (400, 400) if full else (15, 30)
-    world, random = years.World(), np.random.default_rng(3)
+    _quiet_years(found, years.World(), count=count, what="")
+    _quiet_years(found, years.World.as_shipped(), count=count, what=" as shipped")
+    random = np.random.default_rng(13)
+    for world, shift, within in (
+        (years.World(), 0.1, 3),
+        (years.World(), 0.05, 14),
+        (years.World.as_shipped(), 0.3, None),
+    ):
+        waited = [years.days_to_alarm(world, shift, random) for _ in range(delays)]
+        found.add(
+            f"drift: median days to find a shift of {shift} sd in one of 15 features, minimum effect "
+            f"{world.minimum_effect:g}, {delays} years",
+            float(np.median(waited)), "days", target=within,
+        )  # fmt: skip
+
+
+def _quiet_years(found: Collected, world: years.World, *, count: int, what: str) -> None:
+    random = np.random.default_rng(3)
     least = years.shift_of_effect(world.minimum_effect)
     naive = np.mean([years.years_with_naive_alarm(world, years.steady(world, 0.0), random) for _ in range(5)])
     kinds = {
@@ -104,14 +121,8 @@ def whole_years(found: Collected, *, full: bool) -> None:
         drawn = (years.draw_year(world, shifts(), random) for _ in range(count))
         noisy = [next(years.alarms(world, year), None) is not None for year in drawn]
         found.add(
-            f"drift: years with an alarm {name}, of {count}; baseline: daily tests at 5 %",
+            f"drift: years with an alarm {name}, {world.minimum_effect:g}{what}, of {count}; baseline: daily at 5 %",
             100 * float(np.mean(noisy)), "%", baseline=100 * float(naive), target=5.0,
-        )  # fmt: skip
-    for shift, within in ((0.1, 3), (0.05, 14)):
-        waited = [years.days_to_alarm(world, shift, random) for _ in range(delays)]
-        found.add(
-            f"drift: median days to find a shift of {shift} sd in one of 15 features, {delays} years",
-            float(np.median(waited)), "days", target=within,
         )  # fmt: skip
 
 

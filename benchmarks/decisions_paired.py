@@ -1,7 +1,7 @@
 """Calibration, power and speed of the paired comparisons.
 
-``python benchmarks/decisions_paired.py [--full] [--json FILE]``. False passes of right-or-wrong items are exact sums
-over all outcomes; the rest is simulated with fixed seeds.
+``python benchmarks/decisions_paired.py [--full] [--json FILE]``. False passes of right-or-wrong items and of rare
+losses are exact sums over all outcomes; the rest is simulated with fixed seeds.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from genai_operators.decisions import paired  # noqa: E402
 from genai_operators.decisions.paired_differences import clustered_mean_difference, mean_difference  # noqa: E402
 from genai_operators.decisions.paired_exact import p_value_of_statistic  # noqa: E402
 from genai_operators.decisions.paired_rates import score_statistics  # noqa: E402
+from genai_operators.decisions.verdict import Outcome  # noqa: E402
 
 Floats = NDArray[np.float64]
 
@@ -73,6 +75,55 @@ def pass_rate(
 def false_pass_rate(*, n: int, margin: float, lost_share: float, exact: bool = True) -> float:
     """Probability that a candidate exactly ``margin`` worse passes as not inferior."""
     return pass_rate(n=n, gained_share=lost_share - margin, lost_share=lost_share, threshold=-margin, exact=exact)
+
+
+def rare_loss_pass_rate(*, n: int, margin: float, loss: float, turns: int | None = None, product: bool = True) -> float:
+    """Probability that a candidate exactly ``margin`` worse passes, which loses ``loss`` on a few units and else ties.
+
+    Summed over the number of lost units; the verdict depends on nothing else.
+
+    :param n: independent units: items, or with ``turns`` clusters of so many items each, which go together.
+    :param product: false: Student's t alone, which is sure of what it has not seen.
+    """
+    clusters = None if turns is None else np.repeat(np.arange(n), turns)
+
+    def passes(lost: int) -> bool:
+        candidate = np.repeat(np.where(np.arange(n) < lost, 1 - loss, 1.0), turns or 1)
+        baseline = np.ones(len(candidate))
+        if product:
+            names = None if clusters is None else clusters.tolist()
+            result = paired.non_inferiority(candidate, baseline, margin=margin, clusters=names)
+            return result.outcome is Outcome.PASS
+        differences = candidate - baseline
+        mean = mean_difference(differences) if clusters is None else clustered_mean_difference(differences, clusters)
+        return mean.p_value(threshold=-margin) <= LEVEL
+
+    low, high = -1, math.ceil(n * margin / loss) + 1  # the most lost units that pass; a worse mean never does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if passes(middle) else (low, middle)
+    return float(special.bdtr(low, n, margin / loss)) if low >= 0 else 0.0
+
+
+RARE_LOSSES: dict[str, dict[str, Any]] = {
+    "half the score lost on 4 % of items": {"margin": 0.02, "loss": 0.5},
+    "everything lost on 2 % of conversations of one turn": {"margin": 0.02, "loss": 1.0, "turns": 1},
+    "everything lost on 5 % of conversations of four turns": {"margin": 0.05, "loss": 1.0, "turns": 4},
+}
+
+
+def unequal_clusters(*, clusters: int, runs: int, seed: int) -> tuple[int, int]:
+    """(product, t): false passes at a margin of 10 points; conversations of 1 to some 40 turns, lost as a whole."""
+    random, ours, usual = np.random.default_rng(seed), 0, 0
+    for _ in range(runs):
+        sizes = random.geometric(1 / 8, clusters)
+        names = np.repeat(np.arange(clusters), sizes)
+        candidate = np.repeat(random.random(clusters) >= 0.1, sizes)
+        result = paired.non_inferiority(candidate, np.ones(len(names)), margin=0.1, clusters=names.tolist())
+        ours += result.outcome is Outcome.PASS
+        mean = clustered_mean_difference(candidate - np.ones(len(names)), names)
+        usual += mean.p_value(threshold=-0.1) <= LEVEL
+    return ours, usual
 
 
 def power(*, n: int, items: int, seed: int) -> tuple[float, float]:
@@ -134,7 +185,7 @@ def cluster_coverage(*, clusters: int, releases: int, seed: int) -> tuple[int, i
         names = np.repeat(np.arange(clusters), sizes)
         differences = random.normal(0, 1, clusters)[names] + random.normal(0, 1, len(names))
         for mean, counted in (
-            (clustered_mean_difference(differences, names.tolist()), True),
+            (clustered_mean_difference(differences, names), True),
             (mean_difference(differences), False),
         ):
             low, high = mean.interval(confidence=0.95)
@@ -162,7 +213,20 @@ def measure(*, full: bool = False, report: Report | None = None) -> list[Figure]
         baseline=asymptotic,
         target=0.05,
     )
+    for name, case in RARE_LOSSES.items():
+        cells = [rare_loss_pass_rate(n=n, **case) for n in sizes]
+        usual = [rare_loss_pass_rate(n=n, **case, product=False) for n in sizes]
+        name = f"paired: largest false-pass rate, {name}, n = {sizes[0]}..{sizes[-1]}; baseline: t"
+        found.add(name, max(cells), "rate", baseline=max(usual), target=LEVEL)
     releases = 4_000 if full else 1_000
+    ours, robust_t = unequal_clusters(clusters=100, runs=releases, seed=8)
+    found.add(
+        "paired: false passes, 100 conversations of unequal length lost as a whole; baseline: cluster-robust t",
+        ours / releases,
+        "rate",
+        baseline=robust_t / releases,
+        target=float(stats.binom.ppf(0.99, releases, LEVEL)) / releases,
+    )
     lowest_binomial = float(stats.binom.ppf(0.01, releases, 0.95)) / releases
     coverage = min(
         score_coverage(n=n, difference=0.02, discordance=discordance, releases=releases, seed=n) / releases

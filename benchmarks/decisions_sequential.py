@@ -220,6 +220,13 @@ def scores(found: Collected, *, full: bool) -> None:
     ):
         found.add(f"scores: {words}, of {releases:,}", false[outcome], "releases", target=allowed(releases))
     found.add("scores: confidence sequences that ever lost the mean", missed, "releases", target=allowed(2 * releases))
+    sequences, lost = releases // 10, 0
+    for _ in range(sequences):  # a mean between two claims of the grid, and too little spread for either
+        low, high = assess_scores(update_scores(start_scores(plan), random.uniform(0.415, 0.595, 3_000))).interval
+        lost += not low <= 0.505 <= high
+    found.add(
+        "scores: confidence sequences that lost a mean of 0.505, sd 0.05", lost, "releases", target=allowed(sequences)
+    )
 
 
 def latency(found: Collected, *, full: bool) -> None:

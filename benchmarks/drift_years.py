@@ -21,6 +21,7 @@ from genai_operators.decisions.drift_displacement import bridge_area_quantile
 from genai_operators.decisions.profile import Profile
 from genai_operators.decisions.profile_column import ContinuousProfile
 from genai_operators.decisions.profile_sketch import sketch_counts
+from genai_operators.spec.drift import Drift
 
 BINS = 256
 SLACK = 0.98
@@ -31,13 +32,23 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """:param minimum_effect: share of rows; 0.0056 is a shift by 0.01 standard deviations of a normal column."""
+    """What a year is made of, and how it is watched.
+
+    :param minimum_effect: share of rows; 0.0056 is a shift by 0.01 standard deviations of a normal column. So sensitive
+        a watch finds 0.1 sd in days; the model file's default (:meth:`as_shipped`) never alarms on so little.
+    """
 
     features: int = 15
     rows_a_day: int = 2_000
     reference_rows: int = 100_000
     minimum_effect: float = 0.0056
     plan: SpendingPlan = field(default_factory=SpendingPlan)
+
+    @classmethod
+    def as_shipped(cls) -> World:
+        """Watched by a model file that says nothing about drift, daily."""
+        drift = Drift()
+        return cls(minimum_effect=drift.minimum_effect, plan=SpendingPlan(yearly_level=drift.false_discovery_rate))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ GRID_POINTS = 101
 """Claims of which the confidence sequence is made, evenly spread over the range of the score."""
 LARGEST_STAKE = 0.5
 """Most of the capital that one score can lose."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 SLAB = 4096
 
 
@@ -85,7 +85,8 @@ class ScoreState:
 
     :param total: sum of the scores, and of their squared distances from the running mean, on the unit scale.
     :param rising: capital of the gamblers who bet that the mean is above their claim. ``falling``: below.
-    :param refuted: claims that were ruined at some time.
+    :param below: claims that were refuted at some time by scores above them, so that the mean is above. ``above``: by
+        scores below them.
     :param harmed: the mean was proved below ``neutral`` at some time. It stays proved.
     """
 
@@ -95,7 +96,8 @@ class ScoreState:
     squares: float
     rising: Products
     falling: Products
-    refuted: NDArray[np.bool_]
+    below: NDArray[np.bool_]
+    above: NDArray[np.bool_]
     harmed: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -107,7 +109,8 @@ class ScoreState:
             "sums": encode_floats(np.array([self.total, self.squares])),
             "rising": self.rising.to_json(),
             "falling": self.falling.to_json(),
-            "refuted": np.flatnonzero(self.refuted).tolist(),
+            "below": np.flatnonzero(self.below).tolist(),
+            "above": np.flatnonzero(self.above).tolist(),
             "harmed": self.harmed,
         }
 
@@ -120,8 +123,9 @@ class ScoreState:
         if record.get("version") != STATE_VERSION:
             raise DataError(f"state of a score has version {record.get('version')!r}, this code reads {STATE_VERSION}")
         total, squares = decode_floats(record["sums"]).tolist()
-        refuted = np.zeros(GRID_POINTS, dtype=np.bool_)
-        refuted[record["refuted"]] = True
+        below, above = np.zeros((2, GRID_POINTS), dtype=np.bool_)
+        below[record["below"]] = True
+        above[record["above"]] = True
         return cls(
             plan=ScorePlan(**record["plan"]),
             n=record["n"],
@@ -129,7 +133,8 @@ class ScoreState:
             squares=squares,
             rising=Products.from_json(record["rising"]),
             falling=Products.from_json(record["falling"]),
-            refuted=refuted,
+            below=below,
+            above=above,
             harmed=record["harmed"],
         )
 
@@ -162,7 +167,8 @@ def start_scores(plan: ScorePlan) -> ScoreState:
         squares=0.0,
         rising=Products.ones(count),
         falling=Products.ones(count),
-        refuted=np.zeros(GRID_POINTS, dtype=np.bool_),
+        below=np.zeros(GRID_POINTS, dtype=np.bool_),
+        above=np.zeros(GRID_POINTS, dtype=np.bool_),
     )
 
 
@@ -193,12 +199,14 @@ def _add(state: ScoreState, units: Floats) -> ScoreState:
     claims = state.plan.claims[:, None]
     surprise = units - claims
     with np.errstate(divide="ignore"):
-        up = np.minimum(stakes, LARGEST_STAKE / claims)
-        down = np.minimum(stakes, LARGEST_STAKE / (1.0 - claims))
-    rising, falling = state.rising.path(1.0 + up * surprise), state.falling.path(1.0 - down * surprise)
+        on_higher = np.minimum(stakes, LARGEST_STAKE / claims)
+        on_lower = np.minimum(stakes, LARGEST_STAKE / (1.0 - claims))
+    rising, falling = state.rising.path(1.0 + on_higher * surprise), state.falling.path(1.0 - on_lower * surprise)
     up_capital, down_capital = _capital(rising), _capital(falling)
-    hedged = (up_capital[:GRID_POINTS] + down_capital[:GRID_POINTS]) / 2
-    ruined: NDArray[np.bool_] = np.any(hedged >= 1.0 / state.plan.alpha, axis=1)
+    up, down = up_capital[:GRID_POINTS], down_capital[:GRID_POINTS]
+    refuted = (up + down) / 2 >= 1.0 / state.plan.alpha
+    below: NDArray[np.bool_] = np.any(refuted & (up >= down), axis=1)
+    above: NDArray[np.bool_] = np.any(refuted & (up < down), axis=1)
     return ScoreState(
         plan=state.plan,
         n=state.n + len(units),
@@ -206,7 +214,8 @@ def _add(state: ScoreState, units: Floats) -> ScoreState:
         squares=squares,
         rising=Products(rising.mantissa[:, -1].copy(), rising.exponent[:, -1].copy()),
         falling=Products(falling.mantissa[:, -1].copy(), falling.exponent[:, -1].copy()),
-        refuted=np.logical_or(state.refuted, ruined),
+        below=np.logical_or(state.below, below),
+        above=np.logical_or(state.above, above),
         harmed=state.harmed or bool(np.any(down_capital[-1] >= 1.0 / state.plan.alpha)),
     )
 
@@ -263,12 +272,18 @@ def assess_scores(state: ScoreState) -> ScoreAssessment:
 
 
 def _interval(state: ScoreState) -> tuple[float, float]:
-    """From the last refuted claim below to the first refuted one above: never too narrow for lack of grid points."""
+    """From the last claim refuted from below to the first one from above: never too narrow for lack of grid points.
+
+    A mean between two neighbours may leave every claim refuted; it lies between them all the same.
+    """
     plan = state.plan
-    kept = np.flatnonzero(~state.refuted)
-    if not len(kept):  # the mean moved: no constant mean is left
+    from_below, from_above = np.flatnonzero(state.below), np.flatnonzero(state.above)
+    last = int(from_below[-1]) if len(from_below) else None
+    first = int(from_above[0]) if len(from_above) else None
+    if last is not None and first is not None and last >= first:  # the mean moved: no constant mean is left
         return math.nan, math.nan
     step = (plan.high - plan.low) / (GRID_POINTS - 1)
-    lower = plan.low + max(int(kept[0]) - 1, 0) * step
-    upper = plan.low + min(int(kept[-1]) + 1, GRID_POINTS - 1) * step
-    return lower, upper
+    return (
+        plan.low if last is None else plan.low + last * step,
+        plan.high if first is None else plan.low + first * step,
+    )

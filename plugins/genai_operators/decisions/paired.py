@@ -14,8 +14,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from genai_operators.decisions.paired_bounded import BoundedDifferences
 from genai_operators.decisions.paired_differences import (
     bootstrap_interval,
+    cluster_numbers,
     clustered_mean_difference,
     mean_difference,
 )
@@ -28,6 +30,7 @@ from genai_operators.decisions.paired_rates import (
     score_interval,
     wilson,
 )
+from genai_operators.decisions.paired_scores import largest_difference, paired_scores
 from genai_operators.decisions.verdict import Check, Outcome, Severity
 from genai_operators.exceptions import DataError
 
@@ -114,24 +117,31 @@ def non_inferiority(
     margin: float,
     confidence: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] | None = None,
     minimum_items: int = MINIMUM_ITEMS,
 ) -> PairedResult:
     """Is the candidate at most ``margin`` worse than the baseline? Passes if the lower bound exceeds ``-margin``.
 
     Right-or-wrong items: the exact unconditional score test (:mod:`~genai_operators.decisions.paired_exact`) with
-    Tango's interval. Other scores: Student's t on the differences. With ``clusters``: cluster-robust (jackknife).
+    Tango's interval. Other scores: the stricter of Student's t on the differences and Gaffke's bound, which knows that
+    a loss may be too rare to have been seen (:mod:`~genai_operators.decisions.paired_bounded`). With ``clusters``: the
+    same two on clusters, t with the jackknife's error.
 
     :param candidate: shape (n,), the score of each item; booleans or numbers, higher is better.
     :param baseline: shape (n,), of the same items in the same order.
     :param margin: in the unit of the scores, above 0.
     :param confidence: one-sided.
     :param clusters: what each item belongs to, where items of one group (a conversation) go together.
+    :param bounds: lowest and highest possible score. Default: 0 and 1 if all scores lie there, else the lowest and
+        highest of these scores; a worse one than ever seen is then not reckoned with.
     :param minimum_items: items (clusters, where given) below which the answer is ``INCONCLUSIVE``.
-    :raises DataError: empty or unequal arms, NaN or infinite scores, a margin that is not positive.
+    :raises DataError: empty or unequal arms, NaN or infinite scores, a score outside ``bounds``, a cluster without a
+        name, a margin that is not positive.
     """
     if not (math.isfinite(margin) and margin > 0):
         raise DataError(f"non_inferiority: margin must be a positive number, got {margin}")
-    return _compare(candidate, baseline, Threshold("non_inferiority", -margin, confidence, minimum_items), clusters)
+    asked = Threshold("non_inferiority", -margin, confidence, minimum_items)
+    return _compare(candidate, baseline, asked, clusters, bounds)
 
 
 def superiority(
@@ -141,6 +151,7 @@ def superiority(
     gain: float = 0.0,
     confidence: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] | None = None,
     minimum_items: int = MINIMUM_ITEMS,
 ) -> PairedResult:
     """Is the candidate better than the baseline by more than ``gain``? Arguments as :func:`non_inferiority`.
@@ -150,7 +161,7 @@ def superiority(
     """
     if not (math.isfinite(gain) and gain >= 0):
         raise DataError(f"superiority: gain must be a number of at least 0, got {gain}")
-    return _compare(candidate, baseline, Threshold("superiority", gain, confidence, minimum_items), clusters)
+    return _compare(candidate, baseline, Threshold("superiority", gain, confidence, minimum_items), clusters, bounds)
 
 
 @dataclass(frozen=True)
@@ -165,10 +176,15 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True)
 class _Estimate:
-    """What one method makes of the pairs. ``spread``: standard deviation of one unit's difference."""
+    """What one method makes of the pairs.
+
+    :param opposite: p-value of "the difference is at least the threshold".
+    :param spread: standard deviation of one unit's difference; at least what one changed item would make of it.
+    """
 
     interval: tuple[float, float]
     p_value: float
+    opposite: float
     units: int
     spread: float
     method: str
@@ -177,14 +193,22 @@ class _Estimate:
 
 
 def _compare(
-    candidate: ArrayLike, baseline: ArrayLike, asked: Threshold, clusters: Sequence[Hashable] | None
+    candidate: ArrayLike,
+    baseline: ArrayLike,
+    asked: Threshold,
+    clusters: Sequence[Hashable] | None,
+    bounds: tuple[float, float] | None,
 ) -> PairedResult:
-    first, second = _pairs(candidate, baseline, asked, clusters)
-    differences = first - second
+    first, second = paired_scores(candidate, baseline, what=asked.hypothesis)
+    if clusters is not None and len(clusters) != len(first):
+        raise DataError(f"{asked.hypothesis}: {len(clusters)} cluster names for {len(first)} items")
+    if not 0.5 < asked.confidence < 1:
+        raise DataError(f"{asked.hypothesis}: confidence is one-sided, in (0.5, 1), got {asked.confidence}")
+    differences, reach = first - second, largest_difference(first, second, bounds)
     if clusters is None and bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
         estimate = _rates(differences, asked)
     else:
-        estimate = _means(differences, asked, clusters)
+        estimate = _means(differences, asked, clusters, reach=reach)
     observed = float(differences.mean())
     outcome = _outcome(estimate, asked)
     return PairedResult(
@@ -211,12 +235,15 @@ def _rates(differences: Floats, asked: Threshold) -> _Estimate:
     n = len(differences)
     gained, lost = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
     p_value = exact_p_value(asked.value, gained=gained, lost=lost, n=n)
+    opposite = exact_p_value(-asked.value, gained=lost, lost=gained, n=n)
     lower, upper = score_interval(gained=gained, lost=lost, n=n, confidence=2 * asked.confidence - 1)
-    # The exact test has the last word on the threshold itself; the score bound may be a hair off there.
+    # The exact tests have the last word on the threshold itself; the score bounds may be a hair off there.
     lower = max(lower, asked.value) if p_value <= 1 - asked.confidence else min(lower, asked.value)
+    upper = min(upper, asked.value) if opposite <= 1 - asked.confidence else max(upper, asked.value)
     return _Estimate(
         interval=(lower, upper),
         p_value=p_value,
+        opposite=opposite,
         units=n,
         spread=math.sqrt(max(gained + lost, 1) / n),
         method="exact paired score test",
@@ -225,15 +252,28 @@ def _rates(differences: Floats, asked: Threshold) -> _Estimate:
     )
 
 
-def _means(differences: Floats, asked: Threshold, clusters: Sequence[Hashable] | None) -> _Estimate:
-    mean = mean_difference(differences) if clusters is None else clustered_mean_difference(differences, clusters)
-    units = mean.units
+def _means(differences: Floats, asked: Threshold, clusters: Sequence[Hashable] | None, *, reach: float) -> _Estimate:
+    """The stricter of t, which is right for many items, and the bound, which is right for rare losses."""
+    if clusters is None:
+        mean, sums, sizes = mean_difference(differences), differences, np.ones(len(differences))
+    else:
+        numbers = cluster_numbers(clusters)
+        mean = clustered_mean_difference(differences, numbers)
+        sums, sizes = np.bincount(numbers, weights=differences), np.bincount(numbers).astype(np.float64)
+    bounded = BoundedDifferences(sums, sizes, reach)
+    lower, upper = mean.interval(confidence=2 * asked.confidence - 1)
     return _Estimate(
-        interval=mean.interval(confidence=2 * asked.confidence - 1),
-        p_value=mean.p_value(threshold=asked.value),
-        units=units,
-        spread=mean.standard_error * math.sqrt(units),
-        method="Student's t on pairs" if clusters is None else "cluster-robust t on pairs",
+        interval=(
+            min(lower, bounded.lower_bound(confidence=asked.confidence)),
+            max(upper, -bounded.mirrored().lower_bound(confidence=asked.confidence)),
+        ),
+        p_value=max(mean.p_value(threshold=asked.value), bounded.p_value(threshold=asked.value)),
+        opposite=max(
+            mean.mirrored().p_value(threshold=-asked.value), bounded.mirrored().p_value(threshold=-asked.value)
+        ),
+        units=mean.units,
+        spread=max(mean.standard_error * math.sqrt(mean.units), reach / math.sqrt(mean.units)),
+        method="Student's t and Gaffke's bound on " + ("pairs" if clusters is None else "clusters of pairs"),
     )
 
 
@@ -242,7 +282,7 @@ def _outcome(estimate: _Estimate, asked: Threshold) -> Outcome:
         return Outcome.INCONCLUSIVE
     if estimate.p_value <= 1 - asked.confidence:
         return Outcome.PASS
-    return Outcome.FAIL if estimate.interval[1] < asked.value else Outcome.INCONCLUSIVE
+    return Outcome.FAIL if estimate.opposite <= 1 - asked.confidence else Outcome.INCONCLUSIVE
 
 
 def _detectable(estimate: _Estimate, asked: Threshold) -> float:
@@ -260,26 +300,3 @@ def _missing(outcome: Outcome, estimate: _Estimate, asked: Threshold, *, distanc
         probable = items_needed(abs(distance), spread=estimate.spread, confidence=asked.confidence, power=POWER)
         needed = max(needed, probable)
     return max(1, math.ceil((needed - estimate.units) * items / estimate.units))
-
-
-def _pairs(
-    candidate: ArrayLike, baseline: ArrayLike, asked: Threshold, clusters: Sequence[Hashable] | None
-) -> tuple[Floats, Floats]:
-    first, second = _scores("candidate", candidate), _scores("baseline", baseline)
-    if len(first) != len(second):
-        raise DataError(f"{asked.hypothesis}: candidate has {len(first)} items, baseline {len(second)}; pair by item")
-    if clusters is not None and len(clusters) != len(first):
-        raise DataError(f"{asked.hypothesis}: {len(clusters)} cluster names for {len(first)} items")
-    if not 0.5 < asked.confidence < 1:
-        raise DataError(f"{asked.hypothesis}: confidence is one-sided, in (0.5, 1), got {asked.confidence}")
-    return first, second
-
-
-def _scores(name: str, values: ArrayLike) -> Floats:
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.ndim != 1 or not len(scores):
-        raise DataError(f"paired comparison: {name} must be a list of at least one score, has shape {scores.shape}")
-    wrong = np.flatnonzero(~np.isfinite(scores))
-    if len(wrong):
-        raise DataError(f"paired comparison: {name}[{wrong[0]}] is {scores[wrong[0]]}; every item needs a finite score")
-    return scores

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+
+from genai_operators.exceptions import DataError
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +38,14 @@ class MeanDifference:
         half = float(special.stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.standard_error
         return self.mean - half, self.mean + half
 
+    def mirrored(self) -> MeanDifference:
+        """Of the negative differences."""
+        return replace(self, mean=-self.mean)
+
     def p_value(self, *, threshold: float) -> float:
-        """One-sided p-value of "the mean is at most ``threshold``"."""
+        """One-sided p-value of "the mean is at most ``threshold``". Without any spread it is 0 or 1: t is no bound
+        for losses too rare to have been seen (:mod:`~genai_operators.decisions.paired_bounded`).
+        """
         if self.units < 2:
             return 1.0
         if self.standard_error == 0.0:
@@ -53,7 +61,20 @@ def mean_difference(differences: Floats) -> MeanDifference:
     return MeanDifference(mean=float(np.mean(differences)), standard_error=error, units=n, degrees_of_freedom=n - 1)
 
 
-def clustered_mean_difference(differences: Floats, clusters: Sequence[Hashable]) -> MeanDifference:
+def cluster_numbers(clusters: Sequence[Hashable]) -> NDArray[np.intp]:
+    """A number for each item's cluster, from 0 without gaps. Names are told apart as Python does: 1 is not "1".
+
+    :raises DataError: a name that is missing (``None`` or NaN): such items may or may not belong together.
+    """
+    numbers: dict[Hashable, int] = {}
+    for place, name in enumerate(clusters):
+        if name is None or name != name:
+            raise DataError(f"paired comparison: clusters[{place}] is {name}; every item needs the name of its cluster")
+        numbers.setdefault(name, len(numbers))
+    return np.array([numbers[name] for name in clusters], dtype=np.intp)
+
+
+def clustered_mean_difference(differences: Floats, index: NDArray[np.intp]) -> MeanDifference:
     """Mean over items whose errors go together within a cluster, such as the turns of one conversation.
 
     Jackknife over clusters (CR3), which does not understate the error with few clusters as the plain sandwich does;
@@ -61,11 +82,10 @@ def clustered_mean_difference(differences: Floats, clusters: Sequence[Hashable])
     unequal clusters are worth less than their number.
 
     :param differences: shape (n,).
-    :param clusters: the cluster of each item.
+    :param index: shape (n,), the number of each item's cluster (:func:`cluster_numbers`).
     Source: MacKinnon, Nielsen & Webb 2023, "Cluster-robust inference: a guide to empirical practice"; degrees of
     freedom after Imbens & Kolesár 2016, "Robust standard errors in small samples".
     """
-    _, index = np.unique(np.array([str(cluster) for cluster in clusters]), return_inverse=True)
     sums, sizes = np.bincount(index, weights=differences), np.bincount(index)
     count = len(sums)
     if count < 2:

@@ -21,6 +21,8 @@ from genai_operators.exceptions import DataError
 
 NUISANCES = 80
 """Shares of lost items over which the largest p-value is sought; denser where shares are small."""
+REFINEMENTS, REFINED = 2, 9
+"""Times that the neighbourhood of the largest is searched again, and in how many shares."""
 _IGNORED = 1e-15
 _ROUNDING = 1e-10
 
@@ -46,7 +48,14 @@ def p_value_of_statistic(observed: float, *, difference: float, n: int) -> float
     most_lost = _most_lost(observed, difference, n)
     lowest, highest = max(0.0, -difference), (1.0 - difference) / 2.0
     shares = lowest + (highest - lowest) * np.linspace(0.0, 1.0, NUISANCES) ** 2
-    return max(_tail(share, share + difference, most_lost, n) for share in shares.tolist())
+    tails = np.array([_tail(share, share + difference, most_lost, n) for share in shares.tolist()])
+    largest = float(tails.max())
+    for _ in range(REFINEMENTS):
+        place = int(tails.argmax())
+        shares = np.linspace(shares[max(place - 1, 0)], shares[min(place + 1, len(shares) - 1)], REFINED)
+        tails = np.array([_tail(share, share + difference, most_lost, n) for share in shares.tolist()])
+        largest = max(largest, float(tails.max()))
+    return largest
 
 
 def _most_lost(observed: float, difference: float, n: int) -> NDArray[np.int64]:

@@ -39,7 +39,9 @@ class Drift(Section):
     minimum_effect: Fraction = Field(
         default=0.1,
         description="Smallest change worth acting on: the share of rows (0 to 1) that moved. 0.1 means that a tenth of "
-        "the rows went to another category, or that numbers shifted by about 0.18 of their standard deviation.",
+        "the rows went to another category, or that numbers shifted by about 0.18 of their standard deviation; less "
+        "never alarms, however many rows show it. At 2,000 requests a day 0.0056 finds a shift by 0.1 standard "
+        "deviations in 3 days and by 0.05 in 14, but also what the weekday and the hour do to traffic.",
     )
     false_discovery_rate: Fraction = Field(
         default=0.01,

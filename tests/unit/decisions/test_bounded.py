@@ -57,6 +57,17 @@ class TestVerdict:
         state = update_scores(update_scores(start_scores(JUDGE), np.zeros(300)), np.ones(300))
         assert all(math.isnan(end) for end in assess_scores(state).interval)
 
+    @pytest.mark.parametrize(("mean", "spread"), [(0.505, 0.09), (0.5, 0.09), (0.9963, 0.0037)])
+    def test_a_mean_between_two_claims_is_still_found(self, mean: float, spread: float):
+        """Little spread: every claim of the grid is refuted in the end, from below or from above."""
+        random = np.random.default_rng(10)
+        state = start_scores(JUDGE)
+        for _ in range(4):
+            state = update_scores(state, random.uniform(mean - spread, mean + spread, 2_500))
+            low, high = assess_scores(state).interval
+            assert low <= mean <= high
+        assert high - low < 0.025
+
     def test_a_cost_is_judged_as_its_negative(self):
         plan = ScorePlan(name="cost", low=-2.0, high=0.0, neutral=-0.5, margin=0.2)
         random = np.random.default_rng(5)

@@ -21,6 +21,18 @@ class TestFalsePasses:
     def test_the_asymptotic_test_is_caught(self):
         assert study.false_pass_rate(n=300, margin=0.02, lost_share=0.02, exact=False) > 0.055
 
+    @pytest.mark.parametrize("n", [30, 100, 1000, 4000])
+    @pytest.mark.parametrize("case", study.RARE_LOSSES)
+    def test_losses_too_rare_to_have_been_seen(self, case: str, n: int):
+        """Exact too: the verdict depends on the number of lost units alone."""
+        assert study.rare_loss_pass_rate(n=n, **study.RARE_LOSSES[case]) <= LEVEL + 1e-9
+
+    @pytest.mark.parametrize("case", study.RARE_LOSSES)
+    def test_student_alone_is_caught(self, case: str):
+        rates = [study.rare_loss_pass_rate(n=n, **study.RARE_LOSSES[case], product=False) for n in (30, 100, 1000)]
+        assert all(rate > 0.055 for rate in rates)
+        assert rates[0] > 0.2
+
     def test_unpaired_items_are_caught_by_their_power(self):
         paired_power, unpaired_power = study.power(n=1000, items=400, seed=1)
         assert paired_power > unpaired_power + 0.2

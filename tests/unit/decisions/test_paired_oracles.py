@@ -13,6 +13,7 @@ from scipy import optimize, special, stats
 from statsmodels.stats import contingency_tables, multitest, power, proportion
 
 from genai_operators.decisions import paired
+from genai_operators.decisions.paired_bounded import BoundedDifferences
 from genai_operators.decisions.paired_differences import clustered_mean_difference, mean_difference
 from genai_operators.decisions.paired_rates import score_statistics
 
@@ -64,19 +65,19 @@ class TestRates:
     @pytest.mark.parametrize(("gained", "lost", "n"), [(3, 1, 12), (0, 2, 10), (5, 0, 9), (0, 0, 8)])
     @pytest.mark.parametrize("difference", [-0.2, 0.0, 0.1])
     def test_the_exact_test_by_enumeration(self, gained: int, lost: int, n: int, difference: float):
-        """Largest multinomial probability of an outcome at least as extreme, over the same shares."""
+        """Largest multinomial probability of an outcome at least as extreme, over more shares than are tried."""
         outcomes = np.array([(b, c) for b, c in itertools.product(range(n + 1), repeat=2) if b + c <= n])
         statistics = score_statistics(difference, gained=outcomes[:, 0], lost=outcomes[:, 1], n=n)
         observed = score_statistics(difference, gained=np.array([gained]), lost=np.array([lost]), n=n)[0]
         extreme = outcomes[statistics >= observed - 1e-10]
         low, high = max(0.0, -difference), (1 - difference) / 2
         largest = 0.0
-        for share in low + (high - low) * np.linspace(0, 1, 80) ** 2:
+        for share in low + (high - low) * np.linspace(0, 1, 2_001) ** 2:
             probabilities = [max(share + difference, 0.0), share, max(1 - 2 * share - difference, 0.0)]
             counts = np.column_stack([extreme, n - extreme.sum(axis=1)])
             largest = max(largest, float(stats.multinomial.pmf(counts, n, probabilities).sum()))
         actual = paired.exact_p_value(difference, gained=gained, lost=lost, n=n)
-        assert actual == pytest.approx(min(largest, 1.0), abs=CLOSE)
+        assert actual == pytest.approx(min(largest, 1.0), abs=1e-5)
 
     def test_right_or_wrong_items_are_judged_by_the_exact_test(self):
         candidate, baseline = np.repeat([1, 1, 0], [291, 0, 9]), np.repeat([1, 0, 1], [291, 0, 9])
@@ -88,19 +89,41 @@ class TestMeans:
     def test_student(self):
         random = np.random.default_rng(1)
         candidate, baseline = random.normal(0.5, 0.2, 80), random.normal(0.48, 0.2, 80)
-        result = paired.non_inferiority(candidate, baseline, margin=0.05)
+        mean = mean_difference(candidate - baseline)
         oracle = stats.ttest_1samp(candidate - baseline, popmean=-0.05, alternative="greater")
-        assert result.p_value == pytest.approx(oracle.pvalue, abs=CLOSE)
+        assert mean.p_value(threshold=-0.05) == pytest.approx(oracle.pvalue, abs=CLOSE)
         two_sided = stats.ttest_1samp(candidate - baseline, popmean=0.0).confidence_interval(0.9)
-        assert result.interval == pytest.approx((two_sided.low, two_sided.high), abs=CLOSE)
-        superior = paired.superiority(candidate, baseline)
-        assert superior.p_value == pytest.approx(
-            stats.ttest_rel(candidate, baseline, alternative="greater").pvalue, abs=CLOSE
-        )
+        assert mean.interval(confidence=0.9) == pytest.approx((two_sided.low, two_sided.high), abs=CLOSE)
+        paired_test = stats.ttest_rel(candidate, baseline, alternative="greater")
+        assert mean.p_value(threshold=0.0) == pytest.approx(paired_test.pvalue, abs=CLOSE)
+
+    @pytest.mark.parametrize(("lost", "n"), [(0, 30), (1, 30), (7, 100), (3, 1000), (60, 4000)])
+    def test_losses_alone_are_judged_by_the_exact_binomial_bound(self, lost: int, n: int):
+        """Also where Student's t is sure of itself: the stricter of the two is the answer."""
+        candidate, baseline = np.repeat([0.0, 1.0], [lost, n - lost]), np.ones(n)
+        result = paired.non_inferiority(candidate, baseline, margin=0.02, clusters=range(n))
+        oracle = stats.binomtest(lost, n, 0.02, alternative="less")
+        student = mean_difference(candidate - baseline).p_value(threshold=-0.02)
+        assert result.p_value == pytest.approx(max(oracle.pvalue, student), abs=CLOSE)
+        upper = oracle.proportion_ci(0.95, method="exact").high
+        assert result.interval[0] == pytest.approx(-upper, abs=CLOSE)
+
+    def test_gaffkes_bound_by_simulation(self):
+        """The share of flat Dirichlet weights with which the mean, the worst outcome added, is not above."""
+        random = np.random.default_rng(6)
+        differences = random.beta(2, 3, 60) - random.beta(2, 3, 60)
+        weights = random.exponential(size=(20_000, 61))
+        means = (weights @ np.append(differences, -1.0)) / weights.sum(axis=1)
+        bounded = BoundedDifferences(differences, np.ones(60), 1.0)
+        for threshold in (-0.1, -0.05, 0.0):
+            expected = float((means <= threshold).mean())
+            assert bounded.p_value(threshold=threshold) == pytest.approx(expected, abs=0.015)
+        lower = bounded.lower_bound(confidence=0.95)
+        assert bounded.p_value(threshold=lower) == pytest.approx(0.05, abs=1e-6)
 
     def test_one_item_a_cluster_is_student(self):
         differences = np.random.default_rng(2).normal(0, 1, 50)
-        clustered = clustered_mean_difference(differences, list(range(50)))
+        clustered = clustered_mean_difference(differences, np.arange(50))
         assert clustered.standard_error == pytest.approx(mean_difference(differences).standard_error, abs=CLOSE)
 
     def test_clusters_by_leaving_each_out(self):
@@ -109,9 +132,7 @@ class TestMeans:
         differences = random.normal(0, 1, 12)[clusters] + random.normal(0, 0.5, 200)
         without = np.array([differences[clusters != c].mean() for c in range(12)])
         expected = math.sqrt(11 / 12 * ((without - differences.mean()) ** 2).sum())
-        assert clustered_mean_difference(differences, clusters.tolist()).standard_error == pytest.approx(
-            expected, abs=CLOSE
-        )
+        assert clustered_mean_difference(differences, clusters).standard_error == pytest.approx(expected, abs=CLOSE)
 
     def test_the_bootstrap_is_close_to_student_where_student_is_right(self):
         differences = np.random.default_rng(4).normal(0.1, 1.0, 200)

@@ -46,6 +46,14 @@ class TestNonInferiority:
         assert 500 < result.missing < 5_000  # (1.645 + 0.842)^2 * 0.08 / 0.02^2 - 200 = 1,037
         assert result.detectable > 0.02
 
+    def test_a_failure_is_proved_as_exactly_as_a_pass(self):
+        """Swapped arms and a threshold on the other side: the same outcomes, so the same p-values decide."""
+        for lost in range(1, 12):
+            worse = paired.non_inferiority(*items(both=100 - lost, gained=0, lost=lost, neither=0), margin=0.02)
+            proved = paired.exact_p_value(0.02, gained=lost, lost=0, n=100) <= 0.05
+            assert (worse.outcome is Outcome.FAIL) == proved
+            assert (worse.interval[1] < -0.02) <= proved
+
     def test_perfect_agreement_passes_once_the_items_suffice(self):
         assert paired.non_inferiority(*items(both=60, gained=0, lost=0, neither=0), margin=0.05).outcome is Outcome.PASS
 
@@ -107,6 +115,17 @@ class TestClusters:
         assert clustered.clusters == 40
         assert (clustered.interval[1] - clustered.interval[0]) > 4 * (plain.interval[1] - plain.interval[0])
 
+    def test_a_number_and_its_text_are_two_clusters(self):
+        names = [name for number in range(20) for name in (number, str(number))]
+        assert paired.non_inferiority(np.ones(40), np.ones(40), margin=0.1, clusters=names).clusters == 40
+
+    def test_clusters_of_one_item_are_judged_no_milder_than_items(self):
+        plain = paired.non_inferiority(np.ones(30), np.ones(30), margin=0.02)
+        clustered = paired.non_inferiority(np.ones(30), np.ones(30), margin=0.02, clusters=range(30))
+        assert clustered.outcome is plain.outcome is Outcome.INCONCLUSIVE
+        assert clustered.p_value == pytest.approx(plain.p_value, abs=1e-6)
+        assert clustered.missing == plain.missing > 100
+
     def test_too_few_clusters_decide_nothing(self):
         result = paired.non_inferiority(np.ones(500), np.ones(500), margin=0.05, clusters=[0] * 250 + [1] * 250)
         assert result.outcome is Outcome.INCONCLUSIVE
@@ -131,6 +150,10 @@ class TestInput:
             ([1, 0], [1, 0], {"confidence": 0.4}, "confidence is one-sided"),
             ([1, 0], [1, 0], {"clusters": ["a"]}, "1 cluster names for 2 items"),
             ([[1, 0]], [[1, 0]], {}, "shape"),
+            ([1, 0], [1, 0], {"clusters": ["a", None]}, r"clusters\[1\] is None"),
+            ([1, 0], [1, 0], {"clusters": [math.nan, 1]}, r"clusters\[0\] is nan"),
+            ([1, 3], [1, 0], {"bounds": (0, 2)}, "outside bounds"),
+            ([1, 0], [1, 0], {"bounds": (1, 0)}, "lowest and highest"),
         ],
     )
     def test_what_cannot_be_compared_is_named(self, candidate: Any, baseline: Any, options: dict[str, Any], says: str):
