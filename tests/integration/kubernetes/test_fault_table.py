@@ -29,7 +29,8 @@
     preempted                          1     succeeded        once, twice, 5 times, before it runs
     queue (Kueue)                      2     succeeded        longer than the limit
     queue (Kueue)                      1     succeeded        takes its quota away
-    quota of Jobs used up              1     succeeded        submit
+    quota of Jobs used up              1     succeeded        and then given back
+    quota of Jobs used up              0     QuotaExceeded    longer than the limit
     quota of pods used up              1     succeeded        and then given back
     quota of pods used up              1     QuotaExceeded    longer than the limit
     scheduler restarted                1     succeeded        while its worker waits
@@ -67,7 +68,7 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import budget, patience, reconcile
+from genai_operators.compute import budget, driver, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
 from tests.fakes.faults import api_server, capacity, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table, rendered
@@ -82,6 +83,7 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (removal, "NODE_LOST_AFTER_S", 2.0),
     (waiting, "IMAGE_GRACE_S", 3.0),
     (watch, "WATCH_S", 5),
+    (driver, "NO_ROOM_RELAUNCH_S", 1.0),
     (budget, "USAGE_INTERVAL_S", 0.5),
     (patience, "CANCEL_PATIENCE_S", 8.0),
     (reconcile, "CANCEL_PATIENCE_S", 8.0),
