@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from genai_operators.compute import attempts, cancelling, escalation, owners
 from genai_operators.compute.aftermath import demanded, trouble_of
 from genai_operators.compute.backends import BackendOf
-from genai_operators.compute.budget import Budget, Meter
+from genai_operators.compute.budget import SPENT, Budget, Meter
 from genai_operators.compute.contract import ABSENT, Attempt, Backend, Phase, Probe, Result
 from genai_operators.compute.ending import Disposition, Ending
 from genai_operators.compute.escalation import Ask, Trouble
@@ -152,7 +153,7 @@ class Driver:
     def _mind_the_budget(self, attempt: Attempt) -> None:
         self._meter.record(attempt)
         if self._is_spent(attempt) and not attempts.is_cancelled(attempt):
-            attempts.request_cancel(attempt, reason="its budget is spent", error=BudgetExceeded)
+            attempts.request_cancel(attempt, reason=SPENT, error=BudgetExceeded)
 
     def _is_spent(self, attempt: Attempt) -> bool:
         return self._budget is not None and self._meter.spent(attempt).cost >= self._budget.max_cost
@@ -228,6 +229,7 @@ class Driver:
             step=step,
             stalls=stalls,
             ask=ask,
+            budget=None if self._budget is None else asdict(self._budget),
         )
         if attempt is None:
             return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))  # somebody else is at it

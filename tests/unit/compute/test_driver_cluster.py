@@ -311,6 +311,7 @@ class TestBudget:
     def test_at_its_limit_it_checkpoints_and_says_what_was_spent_and_how_far_it_got(self, scene: Scene) -> None:
         scene.drive(budget=10)
         attempt = scene.begun()
+        assert attempt.claim["budget"] == {"max_cost": 10, "currency": "USD"}, "for whoever reconciles"
         scene.cluster.beat(attempt, 1, progress={"step": 40, "total": 90})
         scene.cluster.used[1] = [self.pod(hours=2)]
         scene.step(after_s=USAGE_INTERVAL_S)
