@@ -4,7 +4,8 @@ Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:ch
 ``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark;
 ``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file, ``gate``: an object of the
 store; the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
-progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead.
+progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead. ``given``: variable ->
+sha256 of the value that it must have.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ class OutOfMemoryError(RuntimeError):
 def checkpointing(context: Context) -> WorkloadOutput:
     """Chain a hash over ``steps`` steps."""
     steps, every = int(context.params["steps"]), int(context.params.get("checkpoint_every", 5))
+    for name, digest in context.params.get("given", {}).items():
+        if hashlib.sha256(os.environ.get(name, "").encode()).hexdigest() != digest:
+            raise DataError(f"{name} is not what it should be")
     lock = _be_the_only_one(context)
     step, state = _newest(context)
     _witness(context, f"begin attempt={context.attempt} from={step} pid={os.getpid()}")

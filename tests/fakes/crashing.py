@@ -1,10 +1,12 @@
 """A worker or a triggerer as a process of its own, that dies where a test says.
 
-``python -m tests.fakes.crashing worker|triggerer <arguments as JSON> [<when> <object>]``: ``worker`` does what the
-operator does before it defers, ``triggerer`` what the trigger does until the workload settled. With ``before
-claim.json`` (or ``after``) the process kills itself, with SIGKILL, right before (after) it writes such an object; with
-``during launch`` while the supervisor is being started; with ``after start`` once all of a worker's work is done. In a
-cluster also ``before create``, ``during create`` (the request is sent, its answer not read) and ``after create``.
+``python -m tests.fakes.crashing worker|triggerer <arguments as JSON> [<when> <object>]``: ``worker`` joins and takes
+the first step, as an operator does on this machine before it defers, and in a cluster when it waits on its worker;
+``triggerer`` does what the trigger does until the workload settled, in a cluster claim and create included. With
+``before claim.json`` (or ``after``) the process kills itself, with SIGKILL, right before (after) it writes such an
+object; with ``during launch`` while the supervisor is being started; with ``after start`` once all of a worker's work
+is done. In a cluster also ``before create``, ``during create`` (the request is sent, its answer not read) and ``after
+create``.
 """
 
 from __future__ import annotations

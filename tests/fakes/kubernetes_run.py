@@ -6,14 +6,11 @@ On a real cluster (see :mod:`tests.fakes.kubernetes`) pods and the test meet in 
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from genai_operators.compute import attempts, owners
 from genai_operators.compute.backends import open_backend
@@ -28,10 +25,9 @@ from genai_operators.compute.watch import WorkloadSubject
 from genai_operators.store import Store
 from tests.fakes import checkpointing, kubernetes_clients
 from tests.fakes.crashing import look
-from tests.fakes.kubernetes.fixture import FakeCluster
+from tests.fakes.kubernetes.fixture import FakeCluster, store_of
 from tests.fakes.workload_run import WorkloadRun, owner, wait_for
 
-REAL_STORE = "GENAI_TEST_KUBERNETES_STORE"
 PAUSE_S = 0.1
 STEPS = 20
 Json = dict[str, Any]
@@ -65,9 +61,7 @@ class ClusterRun(WorkloadRun):
         self.cluster = cluster
         self.folder = folder
         if cluster.real:
-            if REAL_STORE not in os.environ:
-                pytest.skip(f"a real cluster's pods need a store that they can reach: set {REAL_STORE}")
-            self.store = Store.open(os.environ[REAL_STORE])
+            self.store = Store.open(store_of(cluster, folder))
             self.params["witness"] = "/scratch/witness"  # seen by its own pod only
         self.gate = f"gates/{secrets.token_hex(8)}"
         if waits:

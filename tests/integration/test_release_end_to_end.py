@@ -153,13 +153,15 @@ def airflow(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def release(platform: Platform, name: str, **changes: Any):
     """Register a training and release it, as the retraining DAG does; the task instances by id."""
     folder = platform.trained(name)
-    platform.store.put_json(f"{folder}/usage.json", Spent(cost=4.2, gpu_hours=1.5, pods=2, currency="USD").to_json())
+    evaluated = f"workloads/evaluate/{name}"
+    for workload, spent in ((folder, Spent(cost=4.2, gpu_hours=1.5)), (evaluated, Spent(cost=0.3, gpu_hours=0.25))):
+        platform.store.put_json(f"{workload}/usage.json", {**spent.to_json(), "currency": "USD"})
     with DAG(f"{MODEL}__retrain", schedule=None) as dag:
         registered = RegisterModelOperator(
             task_id="register",
             model=MODEL,
             training=platform.store.uri_of(f"{folder}/result.json"),
-            evaluation=platform.store.uri_of(f"workloads/evaluate/{name}/result.json"),
+            evaluation=platform.store.uri_of(f"{evaluated}/result.json"),
         )
         CanaryReleaseOperator(
             task_id="release",
@@ -207,7 +209,13 @@ class TestLifeOfAModel:
         version = platform.registry.get(MODEL, 1)
         assert version.complete
         assert version.tags["genai.evaluation"] == "pass"
-        assert (version.tags["genai.cost"], version.tags["genai.gpu_hours"]) == ("4.20 USD", "1.50")
+        assert (version.tags["genai.cost"], version.tags["genai.gpu_hours"]) == ("4.50 USD", "1.75")
+        rest = platform.registry.rest
+        found = rest.get("/model-versions/get", name=MODEL, version="1")["model_version"]
+        run = rest.get("/runs/get", run_id=found["run_id"])["run"]
+        figures = {each["key"]: each["value"] for each in run["data"]["metrics"]}
+        assert (figures["training_cost"], figures["training_gpu_hours"]) == (4.2, 1.5)
+        assert (figures["evaluation_cost"], figures["evaluation_gpu_hours"]) == (0.3, 0.25)
         assert platform.registry.champion(MODEL) == 1
         entry = Ledger(platform.store, MODEL).champion()
         assert entry.evidence["dataset"] == platform.store.uri_of("datasets/one")

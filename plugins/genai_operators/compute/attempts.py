@@ -117,6 +117,7 @@ def claim(
     step: int,
     stalls: int,
     ask: Ask | None = None,
+    budget: Mapping[str, Any] | None = None,
 ) -> Attempt | None:
     """Claim attempt ``number``, once ``number - 1`` is proved ended. ``None``: somebody else was first.
 
@@ -124,6 +125,7 @@ def claim(
     :param step: the newest checkpoint's step when it was claimed, -1 without one.
     :param stalls: how many claims in a row, this one included, found no newer checkpoint than the one before.
     :param ask: what it asks for.
+    :param budget: ``{"max_cost", "currency"}``: so that reconciling holds it to that where nobody waits.
     """
     ask = ask or Ask(Resources())
     record: Mapping[str, Any] = {
@@ -134,6 +136,7 @@ def claim(
         "resources": ask.resources.to_json(),
         "rung": ask.rung,
         "grown": ask.grown,
+        "budget": None if budget is None else dict(budget),
         "by": None if owner is None else owner.to_json(),
         "at": time.time(),
         "step": step,

@@ -20,6 +20,8 @@ from genai_operators.store import Store
 USAGE_INTERVAL_S = 10.0
 USAGE_FOLDER = "usage"
 TOTAL_NAME = "usage.json"
+#: Why an attempt is asked to stop.
+SPENT = "its budget is spent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,12 @@ def find_spent(store: Store, directory: str) -> Spent | None:
     """What ``usage.json`` says; ``None`` where the workload cost nothing that is known."""
     record = store.find_json(f"{directory}/{TOTAL_NAME}")
     return None if record is None else Spent.from_json(record)
+
+
+def last_recorded(attempt: Attempt) -> float:
+    """When its usage was last written down, in seconds since the epoch; 0 if it never was."""
+    infos = attempt.store.list(attempt.path(USAGE_FOLDER))
+    return max((info.last_modified.timestamp() for info in infos), default=0.0)
 
 
 class Meter:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 from genai_operators.compute import attempts, cancelling, escalation, owners
 from genai_operators.compute.aftermath import demanded, trouble_of
 from genai_operators.compute.backends import BackendOf
-from genai_operators.compute.budget import Budget, Meter
+from genai_operators.compute.budget import SPENT, Budget, Meter
 from genai_operators.compute.contract import ABSENT, Attempt, Backend, Phase, Probe, Result
 from genai_operators.compute.ending import Disposition, Ending
 from genai_operators.compute.escalation import Ask, Trouble
@@ -28,6 +29,7 @@ from genai_operators.exceptions import (
     ConfigurationError,
     GenaiError,
     NoProgress,
+    QuotaExceeded,
     WorkloadCancelled,
     WorkloadFailed,
     WorkloadTimeout,
@@ -36,6 +38,10 @@ from genai_operators.store import Store
 
 #: A claimed attempt without a sign of life is launched again this often; its fence lets only one begin.
 RELAUNCH_S = 5.0
+#: The same where the namespace has no room for it, as many may be waiting there.
+NO_ROOM_RELAUNCH_S = 15.0
+#: Reason of the phase ``QUEUED`` until there is room.
+NO_ROOM = "quota"
 #: The result is there; the process may take this long to end.
 FINISH_S = 30.0
 
@@ -77,6 +83,7 @@ class Driver:
         self._news = News()
         self._newest: Attempt | None = None
         self._launched: dict[int, float] = {}
+        self._no_room: dict[int, str] = {}
         self._start = 0
         self._result_seen: float | None = None
 
@@ -97,6 +104,9 @@ class Driver:
     # --- while it runs -----------------------------------------------------------------------------------------
 
     def _wait(self, attempt: Attempt, probe: Probe) -> Standing:
+        absent = probe.reason == ABSENT
+        if absent:
+            probe = self._launch_again(attempt, probe)
         news = [*self._news.of_probe(attempt, probe), *self._look_at_restarts(attempt)]
         error = self._patience.overdue(attempt, probe, where=self._where(attempt), silent_s=self._life.silent_s)
         if isinstance(error, WorkloadTimeout):
@@ -106,18 +116,24 @@ class Driver:
         if ending is not None and ending.disposition is Disposition.FAIL:
             return self._after_end(attempt, ending, news=news)
         self._mind_the_budget(attempt)
-        if probe.reason == ABSENT:
-            self._launch_again(attempt)
-        elif (asked := self._store.find_json(attempt.path("cancel.json"))) is not None:
+        if not absent and (asked := self._store.find_json(attempt.path("cancel.json"))) is not None:
             self._patience.enforce_cancel(attempt, asked)
         return Standing(phase=probe.phase, attempt=attempt.number, news=tuple(news))
 
-    def _launch_again(self, attempt: Attempt) -> None:
-        last = self._launched.get(attempt.number)
-        due = time.time() - attempt.claim["at"] > RELAUNCH_S if last is None else self._monotonic() - last > RELAUNCH_S
-        if due:
-            self._launched[attempt.number] = self._monotonic()
-            self._backend_of(attempt).launch(attempt)
+    def _launch_again(self, attempt: Attempt, probe: Probe) -> Probe:
+        """If it is time to. :returns: what is known of it now: while the namespace has no room it is in a queue."""
+        number = attempt.number
+        last = self._launched.get(number)
+        interval_s = NO_ROOM_RELAUNCH_S if number in self._no_room else RELAUNCH_S
+        since_s = time.time() - attempt.claim["at"] if last is None else self._monotonic() - last
+        if since_s > interval_s:
+            self._launched[number] = self._monotonic()
+            self._no_room.pop(number, None)
+            try:
+                self._backend_of(attempt).launch(attempt)
+            except QuotaExceeded as error:
+                self._no_room[number] = str(error)
+        return Probe(Phase.QUEUED, NO_ROOM, self._no_room[number]) if number in self._no_room else probe
 
     def _look_at_restarts(self, attempt: Attempt) -> list[str]:
         """The platform replaced its process. One that is taken away again and again without a step is stopped."""
@@ -137,7 +153,7 @@ class Driver:
     def _mind_the_budget(self, attempt: Attempt) -> None:
         self._meter.record(attempt)
         if self._is_spent(attempt) and not attempts.is_cancelled(attempt):
-            attempts.request_cancel(attempt, reason="its budget is spent", error=BudgetExceeded)
+            attempts.request_cancel(attempt, reason=SPENT, error=BudgetExceeded)
 
     def _is_spent(self, attempt: Attempt) -> bool:
         return self._budget is not None and self._meter.spent(attempt).cost >= self._budget.max_cost
@@ -213,6 +229,7 @@ class Driver:
             step=step,
             stalls=stalls,
             ask=ask,
+            budget=None if self._budget is None else asdict(self._budget),
         )
         if attempt is None:
             return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))  # somebody else is at it
@@ -224,6 +241,8 @@ class Driver:
             if attempts.abandon(attempt, reason=str(error)):
                 attempts.give_up(attempt, error)
                 return self._settle(attempt, Status.FAILED, error, news=news)
+        except QuotaExceeded as error:  # the next look says so
+            self._no_room[number] = str(error)
         except ClusterUnavailable as error:
             news.append(f"attempt {number}: not launched yet: {error}")
         return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))

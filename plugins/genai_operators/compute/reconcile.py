@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from genai_operators.compute import attempts, cancelling, owners
-from genai_operators.compute.backends import open_backend
+from genai_operators.compute.backends import BackendOf, open_backend
+from genai_operators.compute.budget import SPENT, Meter, last_recorded
 from genai_operators.compute.cancelling import is_alive
 from genai_operators.compute.contract import Attempt
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.patience import CANCEL_PATIENCE_S
-from genai_operators.exceptions import GenaiError, StoreUnavailable
+from genai_operators.exceptions import BudgetExceeded, GenaiError, StoreUnavailable
 from genai_operators.store import Store
 
 STOP_POLL_S = 0.2
+#: Whoever waits for a workload writes down its usage several times in this time.
+UNATTENDED_S = 120.0
 #: States in which a task instance will never want anything again, unless somebody clears it (then it joins anew).
 FINISHED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 
@@ -25,8 +29,9 @@ TaskState = Callable[[Owner], str | None]
 def reconcile_workloads(store: Store, task_state: TaskState) -> list[str]:
     """Take finished tasks off the owners of their workloads; a workload without owners is cancelled.
 
-    An attempt that was cancelled long ago and still runs is killed; one that was cancelled and ended is removed from
-    its platform. A workload whose platform does not answer keeps no other from its turn.
+    One that is at the limit of its budget while nobody looks at it is asked to stop. An attempt that was cancelled long
+    ago and still runs is killed; one that was cancelled and ended is removed from its platform. A workload whose
+    platform does not answer keeps no other from its turn.
 
     :returns: a line for each thing that was done, or could not be. Nothing to do, no line: safe to call every minute.
     :raises StoreUnavailable: nothing can be done without it.
@@ -50,7 +55,7 @@ def _reconcile_owner(store: Store, directory: str, owner: Owner, task_state: Tas
         return _finish_cancel(store, directory, owner, name)
     state = task_state(owner)
     if state not in FINISHED_STATES:
-        return None
+        return _mind_the_budget(store, directory, name)
     if cancelling.withdraw(store, directory, owner, reason=f"its task {owner} is {state}"):
         return f"asked {name} to stop: its last owner {owner} is {state}"
     return f"took {owner} ({state}) off the owners of {name}"
@@ -72,6 +77,28 @@ def _finish_cancel(store: Store, directory: str, owner: Owner, name: str) -> str
     if cancelling.never_began(attempt):
         open_backend(attempt.claim["backend"]).stop(attempt)
         return f"took {name}, attempt {attempt.number}, out of its queue: it was cancelled before it began"
+    return _kill_overdue(attempt, asked, name)
+
+
+def _mind_the_budget(store: Store, directory: str, name: str) -> str | None:
+    """Hold it to the budget in its claim where nobody has written down its usage lately, as no triggerer lives."""
+    attempt = attempts.newest_attempt(store, directory)
+    if attempt is None or attempt.claim.get("budget") is None or not store.exists(attempt.path("started.json")):
+        return None
+    if time.time() - last_recorded(attempt) < UNATTENDED_S or cancelling.has_ended(attempt):
+        return None
+    if (asked := store.find_json(attempt.path("cancel.json"))) is not None:
+        return _kill_overdue(attempt, asked, name) if is_alive(attempt) else None
+    meter = Meter(store, directory, backend_of=BackendOf(open_backend(attempt.claim["backend"])))
+    meter.record(attempt, now=True)
+    spent = meter.spent(attempt)
+    if spent.cost < float(attempt.claim["budget"]["max_cost"]):
+        return None
+    attempts.request_cancel(attempt, reason=SPENT, error=BudgetExceeded)
+    return f"asked {name}, attempt {attempt.number}, to stop: {SPENT} ({spent.describe()}), and nobody else looked"
+
+
+def _kill_overdue(attempt: Attempt, asked: Mapping[str, Any], name: str) -> str | None:
     if time.time() - asked["at"] < CANCEL_PATIENCE_S:
         return None
     open_backend(attempt.claim["backend"]).stop(attempt)

@@ -91,18 +91,18 @@ class RegisterModelOperator(BaseOperator):
         keys = settings.signing()
         training, spec = _read_result(self.training)
         evaluation = None if not self.evaluation else _read_result(self.evaluation)[0]
-        spent = _read_spent(self.training)
+        costs = self._costs()
         artifact = training.outputs.get(MODEL_OUTPUT)
         if artifact is None:
             raise BadWorkload(f"{self.training} has no output {MODEL_OUTPUT!r}; is it the result of a fine-tuning?")
-        tags = {**self._tags(context, artifact, spec, evaluation), **_cost_tags(spent)}
+        tags = {**self._tags(context, artifact, spec, evaluation), **_cost_tags(costs)}
         with tempfile.TemporaryDirectory() as folder:
             package = Path(folder) / "package"
             facts = _build_package(
                 package, self.model, artifact=artifact, training=training, spec=spec, evaluation=evaluation, keys=keys
             )
             self.log.info("signed %s, digest %s", artifact.uri, artifact.digest[:12])
-            figures = {**(evaluation.metrics if evaluation else {}), **_cost_metrics(spent)}
+            figures = {**(evaluation.metrics if evaluation else {}), **_cost_metrics(costs)}
             version = registry.register(self.model, package, tags=tags, metrics={**training.metrics, **figures})
         self.log.info("%s v%s is complete in MLflow at %s", self.model, version.version, registry.rest.uri)
         self._remember(context, artifact, version.version)
@@ -125,6 +125,12 @@ class RegisterModelOperator(BaseOperator):
         store.put(path, card_page(facts, version=version).html().encode())
         self.report_url = report_url(path)
         return store.uri_of(path)
+
+    def _costs(self) -> dict[str, Spent]:
+        """Of training and evaluation, as far as they are known."""
+        stages = {"training": self.training, "evaluation": self.evaluation}
+        found = {stage: _read_spent(uri) for stage, uri in stages.items() if uri}
+        return {stage: spent for stage, spent in found.items() if spent is not None}
 
     def _tags(
         self, context: Context, artifact: Artifact, spec: Mapping[str, Any], evaluation: Result | None
@@ -167,15 +173,22 @@ def _read_spent(uri: str) -> Spent | None:
     return None if record is None else Spent.from_json(record)
 
 
-def _cost_tags(spent: Spent | None) -> dict[str, str]:
-    if spent is None:
+def _cost_tags(costs: Mapping[str, Spent]) -> dict[str, str]:
+    """What the version has cost, training and evaluation together."""
+    if not costs:
         return {}
-    cost = f"{spent.cost:.2f} {spent.currency}".rstrip()
-    return {"genai.cost": cost, "genai.gpu_hours": f"{spent.gpu_hours:.2f}"}
+    currency = next((spent.currency for spent in costs.values() if spent.currency), "")
+    cost = f"{sum(spent.cost for spent in costs.values()):.2f} {currency}".rstrip()
+    return {"genai.cost": cost, "genai.gpu_hours": f"{sum(spent.gpu_hours for spent in costs.values()):.2f}"}
 
 
-def _cost_metrics(spent: Spent | None) -> dict[str, float]:
-    return {} if spent is None else {"training_cost": spent.cost, "training_gpu_hours": spent.gpu_hours}
+def _cost_metrics(costs: Mapping[str, Spent]) -> dict[str, float]:
+    """The same for each."""
+    return {
+        f"{stage}_{figure}": value
+        for stage, spent in costs.items()
+        for figure, value in (("cost", spent.cost), ("gpu_hours", spent.gpu_hours))
+    }
 
 
 def _build_package(

@@ -6,10 +6,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, JsonValue, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from genai_operators.spec.credentials import looks_like_credential
 from genai_operators.spec.quantities import Duration, PositiveInt, Size
 from genai_operators.spec.section import Section
 
@@ -127,6 +128,18 @@ class Compute(Section):
         if self.max_cost is not None and self.gpu.type is GpuType.NONE:
             raise ValueError("max_cost needs GPUs: the price file knows no price of CPUs")
         return self
+
+    @field_validator("options")
+    @classmethod
+    def _holds_no_credential(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        env = options.get("env")
+        for name, value in env.items() if isinstance(env, dict) else ():
+            if looks_like_credential(name, str(value)):
+                raise ValueError(
+                    f"env {name!r} looks like a credential; name a Secret of the cluster in secret_env or "
+                    "env_from_secrets instead"
+                )
+        return options
 
     def _is_set(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True))

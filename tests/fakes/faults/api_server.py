@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,9 @@ from tests.fakes.workload_run import wait_for
 
 Settled = dict[str, Any]
 WAITS: dict[str, Any] = {"waits": True}
-#: Stands for the minute: longer than the four tries of a request (2 s), the heartbeat (2 s), and the longest time
-#: between two polls (10 s).
+#: Longer than the four tries of a request (2 s), the heartbeat (2 s), and the longest time between two polls (10 s).
 OUTAGE_S = 12.0
+MINUTE_S = 60.0
 #: Requests in a row that are answered with an error: twice as many as one request is tried.
 STORM = 8
 
@@ -37,9 +38,22 @@ def reach(run: ClusterRun, phase: str, *, trouble: Callable[[], Any]) -> Settled
     return run.finish(subject)
 
 
-@ROWS.row("API server gone", "submit", "starting", "running", params=WAITS)
+@ROWS.row("API server gone for 12 s", "submit", "starting", "running", params=WAITS)
 def gone(run: ClusterRun, phase: str) -> Settled:
     return reach(run, phase, trouble=lambda: run.cluster.faults.outage(OUTAGE_S))
+
+
+@ROWS.row("API server gone for a minute", "running", params=WAITS, slow=True)
+def gone_for_a_minute(run: ClusterRun) -> Settled:
+    """The workload, which needs the store only, computes and checkpoints meanwhile."""
+    subject = run.submit()
+    run.drive(subject, until=run.began)
+    back = time.monotonic() + MINUTE_S
+    run.cluster.faults.outage(MINUTE_S)
+    run.drive(subject, until=lambda: time.monotonic() > back)
+    assert run.checkpoint() >= 15
+    assert any("looking again" in line for line in run.lines)
+    return run.finish(subject)
 
 
 @ROWS.row("API server overloaded (429)", "submit", "running", params=WAITS)

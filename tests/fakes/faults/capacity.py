@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from genai_operators.compute.resources import GIB, Resources
-from genai_operators.exceptions import QuotaExceeded
 from tests.fakes.faults.table import ROWS
 from tests.fakes.kubernetes.settings import gpu_node
 from tests.fakes.kubernetes_run import ClusterRun
@@ -102,16 +101,24 @@ def image_typo(run: ClusterRun) -> Settled:
     return run.drive(run.submit())
 
 
-@ROWS.row("quota of Jobs used up", "submit", params=WAITS)
+@ROWS.row("quota of Jobs used up", "and then given back", params=WAITS)
 def job_quota(run: ClusterRun) -> Settled:
-    """The task fails with a failure that a retry helps against; the retry launches the attempt that is claimed."""
+    """It waits as in a queue."""
     run.cluster.faults.set_quota({"count/jobs.batch": "0"})
-    try:
-        run.submit()
-    except QuotaExceeded:
-        run.cluster.faults.set_quota(None)
-        return run.finish(run.submit())
-    raise AssertionError("it was created in spite of the quota")
+    subject = run.submit(starting_s=2.0)
+    run.drive(subject, until=lambda: any("queued" in line and "quota" in line for line in run.lines))
+    run.cluster.faults.set_quota(None)
+    return run.finish(subject)
+
+
+@ROWS.row("quota of Jobs used up", "longer than the limit", ends="QuotaExceeded", jobs=0, begun=0)
+def job_quota_for_good(run: ClusterRun) -> Settled:
+    """The next rung of the ladder is asked for in vain as well."""
+    run.ladder = LADDER
+    run.cluster.faults.set_quota({"count/jobs.batch": "0"})
+    settled = run.drive(run.submit(queued_s=2.0))
+    assert asked(run, "memory_bytes") == [rung.memory_bytes for rung in LADDER]
+    return settled
 
 
 @ROWS.row("quota of pods used up", "and then given back", params=WAITS)

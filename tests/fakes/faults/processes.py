@@ -28,7 +28,7 @@ class Processes:
         return self._started[-1]
 
     def start_worker(self, *point: str) -> subprocess.Popen[str]:
-        """One try of the task, up to the moment when it defers."""
+        """One try of a task that waits on its worker, up to its first look."""
         run = self._run
         arguments = {
             "store": run.store.uri,
@@ -44,7 +44,7 @@ class Processes:
         """Run one to its end; the arguments of its subject, ``None`` if it was killed."""
         return self.finish(self.start_worker(*point))
 
-    def deferred(self) -> dict[str, Any]:
+    def started(self) -> dict[str, Any]:
         """A try of the task that nobody disturbs."""
         arguments = self.worker()
         assert arguments is not None

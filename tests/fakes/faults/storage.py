@@ -68,7 +68,7 @@ class StoredRemotely(ClusterRun):
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
         }
-        self.backend["env"] = {**self.backend["env"], **settings}
+        self.backend["env_from_secrets"] = [_secret_of(cluster, settings)]
         os.environ.update(settings)
         self.begin_serving()
         self._make_bucket()
@@ -99,6 +99,15 @@ class StoredRemotely(ClusterRun):
             self._server.stop()
         finally:
             _one_at_a_time.release()
+
+
+def _secret_of(cluster: FakeCluster, values: dict[str, str]) -> str:
+    """Name of a new Secret."""
+    from kubernetes import client
+
+    body = client.V1Secret(metadata=client.V1ObjectMeta(name="object-store"), string_data=values)
+    client.CoreV1Api(cluster.api_client()).create_namespaced_secret(cluster.namespace, body)
+    return "object-store"
 
 
 @ROWS.row("object store away", "running", "at the end", make=StoredRemotely)

@@ -1,4 +1,4 @@
-"""Processes of Airflow die: a worker, a triggerer, a scheduler that takes its workers along."""
+"""Processes of Airflow die: a worker, a triggerer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,29 @@ WAITS: dict[str, Any] = {"waits": True}
 
 @ROWS.row("worker killed", "before create", "during create", "after create", params=WAITS)
 def worker_killed(run: ClusterRun, phase: str) -> Settled:
-    """The retry of the task, on any worker, meets the job that the first try made."""
+    """One that waits itself (``deferrable=False``). The retry, on any worker, meets the job that the first try made."""
     with Processes(run) as processes:
         assert processes.worker(*phase.split()) is None
-        return processes.settled(processes.deferred())
+        return processes.settled(processes.started())
 
 
-@ROWS.row("worker killed", "once deferred", params=WAITS)
+@ROWS.row("worker killed", "after a look", params=WAITS)
 def worker_killed_at_last(run: ClusterRun) -> Settled:
     with Processes(run) as processes:
         assert processes.worker("after", "start") is None
-        return processes.settled(processes.deferred())
+        return processes.settled(processes.started())
+
+
+@ROWS.row(
+    "triggerer killed as it submits", "before claim", "before create", "during create", "after create", params=WAITS
+)
+def triggerer_killed_as_it_submits(run: ClusterRun, phase: str) -> Settled:
+    """The worker has deferred at once: in a cluster it is the triggerer that claims and creates."""
+    arguments = run.arguments()
+    with Processes(run) as processes:
+        point = phase.replace("claim", "claim.json").split()
+        assert processes.finish(processes.start("triggerer", arguments, *point)) is None
+        return processes.settled(arguments)
 
 
 @ROWS.row("triggerer killed", "queued", "starting", "running", params={**WAITS, "step_s": 0.1})
@@ -38,8 +50,8 @@ def triggerer_killed(run: ClusterRun, phase: str) -> Settled:
         run.cluster.faults.hold_scheduling()
     elif phase == "starting":
         run.cluster.faults.refuse_image(run.cluster.image)
+    arguments = run.arguments()
     with Processes(run) as processes:
-        arguments = processes.deferred()
         triggerer = processes.start("triggerer", arguments)
         wait_for(lambda: run.began() if phase == "running" else run.pods())
         if phase == "running":
@@ -58,11 +70,14 @@ def answer_lost(run: ClusterRun) -> Settled:
     return run.finish(run.submit())
 
 
-@ROWS.row("scheduler restarted", "while its worker waits", params=WAITS)
-def scheduler_restarted(run: ClusterRun) -> Settled:
-    """It ends its workers, whose ``on_kill`` runs; and a triggerer that is told to stop. Neither cancels."""
+@ROWS.row("worker and triggerer stopped", "while it runs", params=WAITS)
+def stopped(run: ClusterRun) -> Settled:
+    """As when Airflow is restarted: the worker's ``on_kill`` runs, the triggerer gets SIGTERM. Neither cancels.
+
+    The trigger's own ``on_kill`` needs Airflow to say how the task is; see ``tests/integration/test_crash_airflow.py``.
+    """
+    arguments = run.arguments()
     with Processes(run) as processes:
-        arguments = processes.deferred()
         triggerer = processes.start("triggerer", arguments)
         wait_for(run.starts)
         CheckpointingOperator(task_id="train", settings=run.params).on_kill()

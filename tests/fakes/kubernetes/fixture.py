@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 #: Set together with KUBECONFIG: the tests use that cluster and namespace instead of the fake.
 REAL_NAMESPACE = "GENAI_TEST_KUBERNETES_NAMESPACE"
 REAL_IMAGE = "GENAI_TEST_KUBERNETES_IMAGE"
+REAL_STORE = "GENAI_TEST_KUBERNETES_STORE"
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 TOKEN = "fake-token"
@@ -83,6 +84,13 @@ class FakeCluster:
         self.faults.expire_token(old)
 
     # What can be seen of, and done to, any cluster by its own API.
+
+    def job(self, name: str) -> dict[str, Any]:
+        """A Job."""
+        from kubernetes import client
+
+        batch = client.BatchV1Api(self.api_client())
+        return dict(json.loads(batch.read_namespaced_job(name, self.namespace, _preload_content=False).data))
 
     def pods(self, job: str) -> list[dict[str, Any]]:
         """A Job's pods."""
@@ -172,6 +180,17 @@ def cluster_from_environment(settings: Settings | None = None, *, folder: Path |
     image = os.environ.get(REAL_IMAGE, "")
     where = folder or Path(tempfile.mkdtemp(prefix="genai-cluster-"))
     yield FakeCluster(Path(kubeconfig), namespace, image, None, where)
+
+
+def store_of(cluster: FakeCluster, folder: Path) -> str:
+    """URI of a store that the cluster's pods reach: a folder of this host, or what the environment names."""
+    if not cluster.real:
+        return folder.as_uri()
+    if REAL_STORE not in os.environ:
+        import pytest
+
+        pytest.skip(f"a real cluster's pods need a store that they can reach: set {REAL_STORE}")
+    return os.environ[REAL_STORE]
 
 
 def write_kubeconfig(path: Path, *, port: int, namespace: str, token: str) -> None:

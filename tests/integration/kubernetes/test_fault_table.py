@@ -2,7 +2,8 @@
 
     fault                              Jobs  ends             at
     API server broken (500, 503, 504)  1     succeeded        submit, running
-    API server gone                    1     succeeded        submit, starting, running
+    API server gone for 12 s           1     succeeded        submit, starting, running
+    API server gone for a minute       1     succeeded        running
     API server overloaded (429)        1     succeeded        submit, running
     budget reached                     1     BudgetExceeded   running
     budget reached                     2     succeeded        and then raised
@@ -29,10 +30,10 @@
     preempted                          1     succeeded        once, twice, 5 times, before it runs
     queue (Kueue)                      2     succeeded        longer than the limit
     queue (Kueue)                      1     succeeded        takes its quota away
-    quota of Jobs used up              1     succeeded        submit
+    quota of Jobs used up              1     succeeded        and then given back
+    quota of Jobs used up              0     QuotaExceeded    longer than the limit
     quota of pods used up              1     succeeded        and then given back
     quota of pods used up              1     QuotaExceeded    longer than the limit
-    scheduler restarted                1     succeeded        while its worker waits
     token expired (401)                1     succeeded        submit, running
     training out of memory, host       2     succeeded        running
     training preempted                 1     succeeded        twice
@@ -40,11 +41,13 @@
     training's Job deleted by hand     2     succeeded        running
     training's node lost               1     succeeded        its processes live on
     triggerer killed                   1     succeeded        queued, starting, running
+    triggerer killed as it submits     1     succeeded        before claim, before create, during create, after create
     two runs of one fingerprint        1     succeeded        at once
     watch dropped                      1     succeeded        running, three times
     watch expired (410)                1     succeeded        running
     watch stalled                      1     succeeded        running, then preempted
-    worker killed                      1     succeeded        before create, during create, after create, once deferred
+    worker and triggerer stopped       1     succeeded        while it runs
+    worker killed                      1     succeeded        before create, during create, after create, after a look
 
 *Jobs* says how many are created in total, *ends* how the task settles, *at* in which phase the fault is injected. After
 each row, besides: no Job, pod, process or claim is left over and nobody is in the index of owners; every line of log
@@ -52,8 +55,8 @@ was shown, numbered without a gap, at most one chunk twice (a cancelled task sho
 time; and a result has the bytes of a run that nobody disturbed. *training* rows fine-tune a small model for real, and
 compare its weights with those of the same training on this host; the others chain hashes and checkpoint for seconds.
 
-The API server is gone for 12 s, which is longer than every poll, heartbeat and try of a request; what waits for minutes
-in production waits for seconds here (``SHORTENED``). On a real cluster (``KUBECONFIG``, and of
+Twelve seconds without API server are longer than every poll, heartbeat and try of a request; what waits for minutes in
+production waits for seconds here (``SHORTENED``). On a real cluster (``KUBECONFIG``, and of
 ``GENAI_TEST_KUBERNETES_*`` the variables ``NAMESPACE``, ``IMAGE`` and ``STORE``) rows whose fault only the fake can
 inject are skipped.
 """
@@ -67,7 +70,7 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import budget, patience, reconcile
+from genai_operators.compute import budget, driver, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
 from tests.fakes.faults import api_server, capacity, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table, rendered
@@ -82,6 +85,7 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (removal, "NODE_LOST_AFTER_S", 2.0),
     (waiting, "IMAGE_GRACE_S", 3.0),
     (watch, "WATCH_S", 5),
+    (driver, "NO_ROOM_RELAUNCH_S", 1.0),
     (budget, "USAGE_INTERVAL_S", 0.5),
     (patience, "CANCEL_PATIENCE_S", 8.0),
     (reconcile, "CANCEL_PATIENCE_S", 8.0),

@@ -12,13 +12,13 @@ from genai_operators.compute import attempts, backends
 from genai_operators.compute.budget import USAGE_INTERVAL_S, Budget, Spent, find_spent
 from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Attempt, Phase, Probe, Workload
-from genai_operators.compute.driver import Driver
+from genai_operators.compute.driver import NO_ROOM_RELAUNCH_S, Driver
 from genai_operators.compute.liveness import STALE_AFTER_S
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.patience import SILENT_S
 from genai_operators.compute.resources import GIB, Resources, Usage
 from genai_operators.compute.standing import Limits, Settled, Standing, Status
-from genai_operators.exceptions import ClusterUnavailable
+from genai_operators.exceptions import ClusterUnavailable, QuotaExceeded
 from genai_operators.store import Store
 from tests.fakes.backend import FakeCluster
 
@@ -247,6 +247,32 @@ class TestQueue:
         assert (settled.error, "quota" in settled.message) == ("QuotaExceeded", True)
         assert not scene.store.create_json(scene.attempt(2).path("started.json"), {}), "it could still begin"
 
+    def test_no_room_in_the_namespace_is_a_queue(self, scene: Scene) -> None:
+        scene.cluster.launch_error = QuotaExceeded("exceeded quota: count/jobs.batch")
+        scene.step()
+        standing = scene.step()
+        assert (standing.phase, standing.settled) == (Phase.QUEUED, None)
+        assert scene.news[-1] == "attempt 1: queued (exceeded quota: count/jobs.batch)"
+        scene.cluster.launch_error = None
+        assert scene.step(after_s=2 * NO_ROOM_RELAUNCH_S).phase is Phase.STARTING
+        assert scene.cluster.launched == [1]
+
+    def test_too_long_without_room_tries_the_next_machine_then_fails(self, scene: Scene) -> None:
+        scene.cluster.launch_error = QuotaExceeded("exceeded quota: count/jobs.batch")
+        scene.drive(queued_s=50, starting_s=1)
+        scene.step()
+        for number in (1, 2):
+            path = scene.attempt(number).path("claim.json")
+            scene.store.put_json(path, {**scene.store.get_json(path), "at": time.time() - 40})
+            scene.drive(queued_s=50, starting_s=1)  # another triggerer, which has not seen the refusal
+            assert scene.step().phase is Phase.QUEUED
+            scene.store.put_json(path, {**scene.store.get_json(path), "at": time.time() - 60})
+            scene.drive(queued_s=50, starting_s=1)
+            standing = scene.step()
+        assert scene.attempt(2).resources == H100
+        assert standing.settled is not None
+        assert (standing.settled.error, scene.cluster.launched) == ("QuotaExceeded", [])
+
     def test_time_in_it_counts_from_when_the_platform_says(self, scene: Scene) -> None:
         scene.drive(queued_s=50)
         scene.step()
@@ -285,6 +311,7 @@ class TestBudget:
     def test_at_its_limit_it_checkpoints_and_says_what_was_spent_and_how_far_it_got(self, scene: Scene) -> None:
         scene.drive(budget=10)
         attempt = scene.begun()
+        assert attempt.claim["budget"] == {"max_cost": 10, "currency": "USD"}, "for whoever reconciles"
         scene.cluster.beat(attempt, 1, progress={"step": 40, "total": 90})
         scene.cluster.used[1] = [self.pod(hours=2)]
         scene.step(after_s=USAGE_INTERVAL_S)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import attempts, backends, owners
+from genai_operators.compute import attempts, backends, owners, reconcile
 from genai_operators.compute.contract import Attempt, Phase, Probe, Workload
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reconcile import reconcile_workloads, running_attempts, stop_all
+from genai_operators.compute.resources import Usage
 from genai_operators.store import Store
 from tests.fakes.backend import FakeBackend, FakeCluster
 from tests.fakes.checkpointing import final_state
@@ -103,10 +104,12 @@ class TestCluster:
         yield FakeCluster(name=store.uri)
         FakeCluster.opened.clear()
 
-    def claimed(self, store: Store, backend: dict[str, Any], name: str = "one") -> Attempt:
+    def claimed(
+        self, store: Store, backend: dict[str, Any], name: str = "one", *, budget: dict[str, Any] | None = None
+    ) -> Attempt:
         joined = attempts.join(store, Workload(kind="fine_tune", nonce=name), owner(name))
         attempt = attempts.claim(
-            store, joined.directory, number=1, backend=backend, owner=owner(name), step=-1, stalls=0
+            store, joined.directory, number=1, backend=backend, owner=owner(name), step=-1, stalls=0, budget=budget
         )
         assert attempt is not None
         return attempt
@@ -158,6 +161,33 @@ class TestCluster:
         assert len(lines) == 2
         assert any("cannot look after" in line and "nowhere" in line for line in lines)
         assert attempts.is_cancelled(other)
+
+    def test_its_budget_holds_where_no_triggerer_lives(
+        self, store: Store, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        attempt = self.claimed(store, cluster.describe(), budget={"max_cost": 10.0, "currency": "USD"})
+        cluster.begin(attempt)
+        cluster.used[1] = [Usage(pod="p", seconds=3600, price_per_hour=9.0)]
+        assert reconcile_workloads(store, States(one="deferred")) == []
+        cluster.used[1] = [Usage(pod="p", seconds=7200, price_per_hour=9.0)]
+        assert reconcile_workloads(store, States(one="deferred")) == [], "somebody has just looked at it"
+        monkeypatch.setattr(reconcile, "UNATTENDED_S", -1.0)
+        assert "its budget is spent" in reconcile_workloads(store, States(one="deferred"))[0]
+        assert store.get_json(attempt.path("cancel.json"))["error"] == "BudgetExceeded"
+        assert cluster.stopped == [], "it has time for a checkpoint"
+        monkeypatch.setattr(reconcile, "CANCEL_PATIENCE_S", 0.0)
+        assert "killed" in reconcile_workloads(store, States(one="deferred"))[0]
+        assert reconcile_workloads(store, States(one="deferred")) == []
+
+    @pytest.mark.parametrize("budget", [None, {"max_cost": 100.0, "currency": "USD"}])
+    def test_within_its_budget_it_goes_on(
+        self, store: Store, cluster: FakeCluster, budget: dict[str, Any] | None
+    ) -> None:
+        attempt = self.claimed(store, cluster.describe(), budget=budget)
+        cluster.begin(attempt)
+        cluster.used[1] = [Usage(pod="p", seconds=7200, price_per_hour=9.0)]
+        assert reconcile_workloads(store, States(one="deferred")) == []
+        assert not attempts.is_cancelled(attempt)
 
 
 class TestStopAll:

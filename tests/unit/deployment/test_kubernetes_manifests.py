@@ -133,6 +133,7 @@ class TestConsistency:
         values = yaml.safe_load((FOLDER / "airflow-values.yaml").read_text())
         for component in ("scheduler", "triggerer"):
             assert values[component]["serviceAccount"] == {"create": False, "name": "genai-controller"}
+        assert values["allowPodLaunching"] is False
         assert values["airflowVersion"] == "3.3.2"
         assert values["securityContexts"]["pod"]["runAsUser"] == values["uid"] == 50000
 

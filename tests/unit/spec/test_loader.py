@@ -126,6 +126,10 @@ class TestWrongFile:
                 "data: {train: x}\ncompute: {target: kubernetes, gpu: none, max_cost: 4}\n",
                 "compute: max_cost needs GPUs",
             ),
+            (
+                "data: {train: x}\ncompute: {target: kubernetes, options: {env: {HF_TOKEN: hf_canary}}}\n",
+                "bot.yaml:2:40: compute.options: env 'HF_TOKEN' looks like a credential; name a Secret of the cluster",
+            ),
             ("data: {train: x}\nschedule: {drift: 61 * * * *}\n", "schedule.drift: '61 * * * *' is not valid: minute"),
         ],
     )

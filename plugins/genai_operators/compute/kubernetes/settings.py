@@ -10,6 +10,7 @@ from typing import Any
 from genai_operators.compute.kubernetes import clients
 from genai_operators.compute.resources import GIB
 from genai_operators.exceptions import ConfigurationError
+from genai_operators.spec.credentials import looks_like_credential
 
 CONNECTION = "genai_kubernetes"
 #: A checkpoint whose duration nobody has measured gets this long.
@@ -29,6 +30,7 @@ class KubernetesSettings:
 
     Secrets are only ever named here: ``env_from_secrets`` are Secrets of the namespace whose keys become variables;
     ``secret_env`` maps one variable to ``secret/key``. Better still is a service account with workload identity.
+    ``env`` stands in claims, manifests and arguments of triggers, so that a credential in it is refused.
 
     :param connection: name of the cluster's connection. :param clients: ``module:function`` that makes its client.
     :param image: ``repository@sha256:...``; a tag only with ``allow_tag`` (for a development cluster).
@@ -95,6 +97,12 @@ class KubernetesSettings:
             raise ConfigurationError(f"kubernetes: topology {unknown[0]!r}; known: {', '.join(TOPOLOGY)}")
         if wrong := sorted(value for value in self.secret_env.values() if not _SECRET_KEY.fullmatch(value)):
             raise ConfigurationError(f"kubernetes: secret_env {wrong[0]!r}: name a Secret and its key as secret/key")
+        if exposed := sorted(name for name, value in self.env.items() if looks_like_credential(name, str(value))):
+            raise ConfigurationError(
+                f"kubernetes: env {exposed[0]!r} looks like a credential, and env is stored and logged. Put it into a "
+                "Secret of the namespace and name that: secret_env maps a variable to secret/key, env_from_secrets "
+                "takes all keys of a Secret."
+            )
         if self.mig_profile and self.device_class:
             raise ConfigurationError("kubernetes: mig_profile and device_class exclude each other")
 

@@ -250,6 +250,7 @@ class TestSettings:
             ({"multi_node": "mpi"}, "mpi"),
             ({"topology": {"near": "rack"}}, "near"),
             ({"secret_env": {"TOKEN": "hunter2"}}, "secret/key"),
+            ({"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "env 'AWS_SECRET_ACCESS_KEY' looks like .* secret_env"),
             ({"mig_profile": "1g.10gb", "device_class": "gpu.nvidia.com"}, "exclude"),
         ],
     )
