@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ POLL_INTERVAL_S = 0.25
 #: A checkpoint was measured to take under a second.
 CHECKPOINT_PATIENCE_S = 10.0
 HTTP_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -64,12 +67,14 @@ def down(directory: Path) -> int:
 
     layout = Layout.at(directory)
     running = len(of_platform(layout.directory))
-    if layout.ports and supervisor_answers(layout):
-        with supervisor(layout) as server:
-            server.supervisor.shutdown()
-    if layout.store.exists():
-        stop_all(Store.open(layout.store), patience_s=CHECKPOINT_PATIENCE_S)
-    return max(running, end_all(layout.directory))
+    try:
+        if layout.ports and supervisor_answers(layout):
+            _shut_down(layout)
+        if layout.store.exists():
+            stop_all(Store.open(layout.store), patience_s=CHECKPOINT_PATIENCE_S)
+    finally:  # a store that cannot be read keeps nothing running
+        ended = end_all(layout.directory)
+    return max(running, ended)
 
 
 def wait_until_ready(layout: Layout, *, say: Say = print) -> None:
@@ -157,6 +162,14 @@ def _programs(layout: Layout) -> list[dict[str, str]]:
     """What the supervisor says of each of its programs."""
     with supervisor(layout) as server:
         return cast(list[dict[str, str]], server.supervisor.getAllProcessInfo())
+
+
+def _shut_down(layout: Layout) -> None:
+    try:
+        with supervisor(layout) as server:
+            server.supervisor.shutdown()
+    except (OSError, Fault) as error:
+        log.info("the supervisor is going down already: %s", error)
 
 
 def _raise_if_dead(layout: Layout) -> None:
