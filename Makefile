@@ -77,4 +77,5 @@ schema: install  ## write include/schema/model.schema.json anew
 	@$(BIN)/python -m genai_operators.spec.schema
 
 clean: down  ## remove what the platform wrote (.run); the environments stay
+	@if [ -x $(BIN)/python ] && [ -d .run/demo ]; then $(BIN)/python -m embedded down --directory .run/demo; fi
 	rm -rf .run

@@ -68,6 +68,12 @@ class AirflowApi:
                 return value
         return value
 
+    def xcoms(self, dag: str, run_id: str) -> list[dict[str, Any]]:
+        """Every XCom of a run, with its value."""
+        run = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances"
+        listed = self._request("GET", f"{run}/~/xcomEntries", params={"limit": 1000})["xcom_entries"]
+        return [self._request("GET", f"{run}/{x['task_id']}/xcomEntries/{x['key']}") for x in listed]
+
     def log(self, dag: str, run_id: str, task: str, *, try_number: int = 1) -> str:
         """The log of a task, one line an event."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{task}/logs/{try_number}"

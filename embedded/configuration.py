@@ -8,12 +8,14 @@ import json
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from embedded.layout import HOST, ROOT, Layout, write_private
 from embedded.processes import MARKER
 from genai_operators.exceptions import ConfigurationError
 
 DATABASE_VARIABLE = "PLATFORM_DATABASE_URL"
+SQLITE = "SQLite"
 ADMIN = "admin"
 PASSWORD_BYTES = 12
 #: Tasks at once. Two cores carry three; a deferred task holds none.
@@ -110,6 +112,35 @@ def database_url(layout: Layout, component: str) -> str:
         raise ConfigurationError(f"{DATABASE_VARIABLE} must start with postgresql+psycopg://, or be unset for SQLite")
     separator = "&" if "?" in url else "?"
     return f"{url}{separator}options=-csearch_path%3D{component}"
+
+
+def keep_database_choice(layout: Layout) -> None:
+    """Note where this platform's database is, without the password; it is there for good.
+
+    Airflow and MLflow would begin anew in another database, beside a store whose ledger and releases know the first.
+
+    :raises ConfigurationError: when the variable now says something else than at the first start, or makes no sense.
+    """
+    database_url(layout, "airflow")  # one that cannot be used is not kept
+    record = layout.directory / "database.json"
+    chosen = _without_password(os.environ.get(DATABASE_VARIABLE))
+    if not record.exists():
+        write_private(record, json.dumps({"database": chosen}))
+    elif (kept := json.loads(record.read_text())["database"]) != chosen:
+        wanted = f"set {DATABASE_VARIABLE} to it" if kept != SQLITE else f"unset {DATABASE_VARIABLE}"
+        raise ConfigurationError(
+            f"the platform in {layout.directory} has its database in {kept}, "
+            f"but {DATABASE_VARIABLE} now says {chosen}; {wanted} to go on with it, "
+            "or begin anew after `make clean` or in another --directory"
+        )
+
+
+def _without_password(url: str | None) -> str:
+    if not url:
+        return SQLITE
+    parts = urlsplit(url)
+    user = f"{parts.username}@" if parts.username else ""
+    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2], query=""))
 
 
 def async_database_url(layout: Layout) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
 import time
@@ -9,11 +11,22 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 from xmlrpc.client import Fault, ServerProxy
 
-from embedded.configuration import ADMIN, PASSWORD_BYTES, create_schemas, environment, write_airflow, write_supervisor
+from embedded.configuration import (
+    ADMIN,
+    PASSWORD_BYTES,
+    create_schemas,
+    environment,
+    keep_database_choice,
+    programs,
+    write_airflow,
+    write_supervisor,
+)
 from embedded.layout import ROOT, Layout
 from embedded.processes import end_all, of_platform
 from genai_operators.exceptions import ConfigurationError, GenaiError
@@ -24,6 +37,8 @@ POLL_INTERVAL_S = 0.25
 #: A checkpoint was measured to take under a second.
 CHECKPOINT_PATIENCE_S = 10.0
 HTTP_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -37,13 +52,17 @@ class PlatformError(GenaiError):
 def up(directory: Path, *, say: Say = print) -> Layout:
     """Start the platform in ``directory`` and return once every component answers. Running already: nothing changes."""
     layout = Layout.at(directory)
+    if layout.ports:
+        keep_database_choice(layout)
     if layout.ports and supervisor_answers(layout):
         wait_until_ready(layout, say=say)
         return layout
     if not layout.workload_python.exists():
         raise ConfigurationError("the workload environment .venv-workload is missing; run `make install`")
     end_all(layout.directory)
+    started_at = time.time()
     layout = layout.prepared()
+    keep_database_choice(layout)
     create_schemas()
     write_airflow(layout)
     write_supervisor(layout)
@@ -53,7 +72,7 @@ def up(directory: Path, *, say: Say = print) -> Layout:
         layout, "settings", [sys.executable, "-m", "genai_operators.settings_file", "apply", *_settings(layout)]
     )
     _run_logged(layout, "supervisord", [_tool("supervisord"), "-c", str(layout.supervisor_configuration)])
-    wait_until_ready(layout, say=say)
+    wait_until_ready(layout, since=started_at, say=say)
     return layout
 
 
@@ -64,36 +83,53 @@ def down(directory: Path) -> int:
 
     layout = Layout.at(directory)
     running = len(of_platform(layout.directory))
-    if layout.ports and supervisor_answers(layout):
-        with supervisor(layout) as server:
-            server.supervisor.shutdown()
-    if layout.store.exists():
-        stop_all(Store.open(layout.store), patience_s=CHECKPOINT_PATIENCE_S)
-    return max(running, end_all(layout.directory))
+    try:
+        if layout.ports and supervisor_answers(layout):
+            _shut_down(layout)
+        if layout.store.exists():
+            stop_all(Store.open(layout.store), patience_s=CHECKPOINT_PATIENCE_S)
+    finally:  # a store that cannot be read keeps nothing running
+        ended = end_all(layout.directory)
+    layout.remove_socket()
+    return max(running, ended)
 
 
-def wait_until_ready(layout: Layout, *, say: Say = print) -> None:
-    """Wait for every component's own health endpoint.
+def wait_until_ready(layout: Layout, *, since: float = 0.0, say: Say = print) -> None:
+    """Wait for every component's own sign of life.
 
+    :param since: seconds since the epoch; a heartbeat from before, of a platform that was stopped, is none.
     :raises PlatformError: naming the component that is not up in time or died, with its last lines.
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
-    for name, url in health_urls(layout).items():
+    for name, works in signs_of_life(layout, since=since).items():
         say(f"waiting for {name}")
-        while not answers(url):
+        while not works():
             _raise_if_dead(layout)
             if time.monotonic() > deadline:
                 raise PlatformError(f"{name} did not answer within {READY_TIMEOUT_S:.0f} s\n{tail(layout, name)}")
             time.sleep(POLL_INTERVAL_S)
 
 
-def health_urls(layout: Layout) -> dict[str, str]:
-    """Program name -> URL that answers 200 when it works."""
+def signs_of_life(layout: Layout, *, since: float) -> dict[str, Callable[[], bool]]:
+    """Program name -> whether it works. Airflow's programs without a port write heartbeats, which its API shows."""
+    health = f"{layout.airflow_url}/api/v2/monitor/health"
     return {
-        "mlflow": f"{layout.mlflow_url}/health",
-        "envoy": f"{layout.gateway_admin_url}/ready",
-        "api-server": f"{layout.airflow_url}/api/v2/monitor/health",
+        "mlflow": lambda: answers(f"{layout.mlflow_url}/health"),
+        "envoy": lambda: answers(f"{layout.gateway_admin_url}/ready"),
+        "api-server": lambda: answers(health),
+        **{
+            name: partial(beats, health, name.replace("-", "_"), since=since)
+            for name in ("scheduler", "dag-processor", "triggerer")
+        },
     }
+
+
+def beats(url: str, component: str, *, since: float) -> bool:
+    """Whether Airflow's health page calls a component healthy and saw a heartbeat of it since a moment."""
+    text = _get(url)
+    found = json.loads(text).get(component, {}) if text is not None else {}
+    heartbeat = found.get(f"latest_{component}_heartbeat")
+    return found.get("status") == "healthy" and datetime.fromisoformat(heartbeat).timestamp() >= since
 
 
 def status(directory: Path) -> list[tuple[str, str, str]]:
@@ -124,11 +160,15 @@ def tail(layout: Layout, name: str, *, lines: int = 15) -> str:
 
 def answers(url: str) -> bool:
     """Whether a URL answers with success."""
+    return _get(url) is not None
+
+
+def _get(url: str) -> bytes | None:
     try:
         with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as response:  # noqa: S310  our own loopback URL
-            return bool(response.status == 200)
+            return bytes(response.read()) if response.status == 200 else None
     except (OSError, urllib.error.URLError, ValueError):
-        return False
+        return None
 
 
 @contextmanager
@@ -159,9 +199,18 @@ def _programs(layout: Layout) -> list[dict[str, str]]:
         return cast(list[dict[str, str]], server.supervisor.getAllProcessInfo())
 
 
+def _shut_down(layout: Layout) -> None:
+    try:
+        with supervisor(layout) as server:
+            server.supervisor.shutdown()
+    except (OSError, Fault) as error:
+        log.info("the supervisor is going down already: %s", error)
+
+
 def _raise_if_dead(layout: Layout) -> None:
+    ours = programs(layout)  # a model's server that fails is mended by reconcile, once Airflow runs
     for row in _programs(layout):
-        if row["statename"] == "FATAL":
+        if row["statename"] == "FATAL" and row["name"] in ours:
             raise PlatformError(f"{row['name']} does not stay up; its last lines:\n{tail(layout, row['name'])}")
 
 

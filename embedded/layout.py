@@ -112,6 +112,12 @@ class Layout:
         (self.directory / "ports.json").write_bytes(canonical_json(ports))
         return replace(self, ports=ports)
 
+    def remove_socket(self) -> None:
+        """With the folder that was made for it elsewhere; once nothing runs any more."""
+        self.supervisor_socket.unlink(missing_ok=True)
+        if (folder := self.supervisor_socket.parent) != self.directory and folder.is_dir():
+            folder.rmdir()
+
     def secret(self, name: str, *, size: int = SECRET_BYTES) -> str:
         """A random secret of this platform, made on first use and kept in a file that only its owner reads."""
         path = self.directory / "secrets.json"

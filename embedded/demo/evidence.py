@@ -6,6 +6,7 @@ Nothing here asks our operators what they did. Each function returns plain recor
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import httpx
@@ -14,11 +15,12 @@ from embedded.airflow_api import AirflowApi
 from embedded.layout import Layout
 from genai_operators.release.journal import EventType, Journal, Turns
 from genai_operators.release.ledger import Ledger
-from genai_operators.store import Store
+from genai_operators.store import Store, locate
 
 HTTP_TIMEOUT_S = 20.0
 #: Tasks that judge, in the order in which a run meets them.
 GATES = ("validate", "evaluate", "release")
+FORECAST_LINE = "a good canary is certified after"
 
 
 def ledger(store: Store, model: str) -> list[dict[str, Any]]:
@@ -51,16 +53,65 @@ def gateway_requests(layout: Layout) -> dict[str, int]:
     return {stat["name"].split(".")[1]: int(stat["value"]) for stat in stats if "name" in stat}
 
 
-def requests_by_deployment(store: Store, model: str) -> dict[str, int]:
-    """Requests of the gateway's access log, by the deployment that answered."""
+def facts(store: Store, model: str) -> list[dict[str, Any]]:
+    """What the gateway noted of each request and each judgement, from its access log, without text."""
     from genai_operators.serving.batches import read_batch
 
-    counts: Counter[str] = Counter()
+    found: list[dict[str, Any]] = []
     number = 0
     while (records := read_batch(store, model, "facts", number)) is not None:
-        counts.update(str(r["deployment"]) for r in records if r["kind"] == "request" and r.get("deployment"))
+        found += records
         number += 1
-    return dict(counts)
+    return found
+
+
+def requests_by_deployment(facts: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Requests of the gateway's access log, by the deployment that answered."""
+    return dict(Counter(str(f["deployment"]) for f in facts if f["kind"] == "request" and f.get("deployment")))
+
+
+def routed(facts: Iterable[dict[str, Any]]) -> dict[str, list[float]]:
+    """By deployment, the shares in percent at which it answered as a canary, over time, as the gateway drew them."""
+    shares: dict[str, dict[int, float]] = {}
+    for fact in facts:
+        if fact["kind"] == "request" and fact["variant"] == "canary" and fact["assigned"]:
+            percent = round(100 * fact["propensity"], 6)
+            shares.setdefault(fact["deployment"], {})[fact["route_version"]] = percent
+    return {name: _changes(seen[version] for version in sorted(seen)) for name, seen in shares.items()}
+
+
+def _changes(values: Iterable[float]) -> list[float]:
+    changes: list[float] = []
+    for value in values:
+        if changes[-1:] != [value]:
+            changes.append(value)
+    return changes
+
+
+def feedback(facts: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Judgements of users, and how many of them met the request that they are about."""
+    requests, judged = set(), []
+    for fact in facts:
+        if fact["kind"] == "request":
+            requests.add(fact["request_id"])
+        elif fact["kind"] == "feedback":
+            judged.append(fact["request_id"])
+    return {"judgements": len(judged), "joined": sum(request in requests for request in judged)}
+
+
+def evaluation(uri: str) -> dict[str, dict[str, Any]]:
+    """The checks of an evaluation, by name.
+
+    :param uri: of its ``result.json``, as MLflow's tags name it.
+    """
+    store, name = locate(uri)
+    return {check["name"]: check for check in store.get_json(name)["verdict"]["checks"]}
+
+
+def forecast(api: AirflowApi, dag: str, run_id: str) -> str | None:
+    """What the planner said of the canary before it began, from the log of the run's plan task."""
+    lines = api.log(dag, run_id, "plan").splitlines()
+    return next((line.strip() for line in lines if FORECAST_LINE in line), None)
 
 
 def traffic(store: Store, model: str) -> list[dict[str, Any]]:

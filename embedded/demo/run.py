@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from embedded import control
 from embedded.airflow_api import AirflowApi
-from embedded.demo import evidence, stages, summary
+from embedded.demo import claims, record, stages, summary
 from embedded.demo.display import Display
-from embedded.demo.traffic import MODEL, Users
+from embedded.demo.traffic import Users
 from embedded.demo.watch import DemoFailed
-from embedded.layout import Layout
+from embedded.interrupts import Interrupts
 from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 
@@ -28,6 +26,8 @@ STAGES: dict[str, Callable[[stages.Run], None]] = {
     "retraining": stages.retraining,
     "bad_release": stages.bad_release,
 }
+#: Fills the record of a demo while it works in a directory; what it raises ends the demo.
+Work = Callable[[Display, dict[str, Any], Path], None]
 
 
 def run_demo(*, directory: Path, keep: bool = False) -> int:
@@ -36,32 +36,54 @@ def run_demo(*, directory: Path, keep: bool = False) -> int:
     :param directory: the platform of the demo; whatever an earlier demo left there is removed. The summary goes beside
         it, into ``<directory>.json``.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    control.down(directory)
-    shutil.rmtree(directory, ignore_errors=True)
-    record: dict[str, Any] = {"ok": False, "error": None}
-    display = Display(stages.TITLES)
-    try:
-        with display:
-            _all_stages(display, record, directory)
-        record["ok"] = True
-    except (GenaiError, KeyError, OSError, ValueError, RuntimeError) as error:
-        record["error"] = f"{type(error).__name__}: {error}"
-    except KeyboardInterrupt:
-        record["error"] = "interrupted"
-    finally:
-        record["stages"] = [{"name": s.name, "seconds": s.seconds} for s in display.stages if s.seconds is not None]
-        record["seconds"] = display.elapsed
-        if not (keep and record["ok"]):
-            control.down(directory)
+    return conclude(_all_stages, directory=directory, keep=keep, interrupts=Interrupts.installed())
+
+
+def conclude(work: Work, *, directory: Path, interrupts: Interrupts, keep: bool = False) -> int:
+    """Do the work and, however it ends, stop the platform, write the record and show it. Returns the exit code."""
     path = directory.with_suffix(".json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    summary.show(record, display, path=path, logs=directory / "logs")
-    return 0 if record["ok"] else 130 if record["error"] == "interrupted" else 1
+    path.unlink(missing_ok=True)  # an earlier demo's success is not this one's
+    seen, display = record.empty(), Display(stages.TITLES)
+    try:
+        _attempt(work, display, seen, directory)
+    finally:
+        interrupts.ignore()
+        seen["stages"] = [{"name": s.name, "seconds": s.seconds} for s in display.stages if s.seconds is not None]
+        seen["seconds"] = display.elapsed
+        if not (keep and seen["ok"]):
+            _stop(seen, directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(seen, indent=2) + "\n")
+    summary.show(seen, display, path=path, logs=directory / "logs")
+    return 0 if seen["ok"] else 130 if seen["error"] == record.INTERRUPTED else 1
 
 
-def _all_stages(display: Display, record: dict[str, Any], directory: Path) -> None:
+def _attempt(work: Work, display: Display, seen: dict[str, Any], directory: Path) -> None:
+    seen["error"] = record.INTERRUPTED  # until the work has said otherwise
+    try:
+        control.down(directory)
+        shutil.rmtree(directory, ignore_errors=True)
+        with display:
+            work(display, seen, directory)
+    except KeyboardInterrupt:
+        return
+    except Exception as error:  # noqa: BLE001  the edge of the program: any failure ends in the summary and exit code 1
+        seen["error"] = f"{type(error).__name__}: {error}"
+        if not isinstance(error, GenaiError):  # whose message says all
+            seen["traceback"] = traceback.format_exc()
+    else:
+        seen |= {"ok": True, "error": None}
+
+
+def _stop(seen: dict[str, Any], directory: Path) -> None:
+    try:
+        control.down(directory)
+    except Exception as error:  # noqa: BLE001  the record is written nevertheless, and says so
+        stuck = f"the platform could not be stopped: {type(error).__name__}: {error}"
+        seen |= {"ok": False, "error": f"{seen['error']}; {stuck}" if seen["error"] else stuck}
+
+
+def _all_stages(display: Display, seen: dict[str, Any], directory: Path) -> None:
     with display.stage("platform"):
         layout = control.up(directory, say=display.say)
     user, password = control.credentials(layout)
@@ -74,64 +96,17 @@ def _all_stages(display: Display, record: dict[str, Any], directory: Path) -> No
                     stage(run)
         finally:
             users.stop()
-            _collect(run, record)
+            record.collect(run, seen)
         with display.stage("evidence"):
-            _verify(layout, run, record)
+            _verify(run, seen)
 
 
-def _collect(run: stages.Run, record: dict[str, Any]) -> None:
-    """Everything that was measured, also when a stage failed."""
-    record["airflow"] = {"url": run.layout.airflow_url, "runs": [list(r) for r in run.runs]}
-    record["champions"] = {"first": run.seen.get("first_champion"), "second": run.seen.get("second_champion")}
-    record["seconds_to_alarm"] = run.seen.get("seconds_to_alarm")
-    record["users"] = {k: v for k, v in run.users.counts().items() if isinstance(v, (int, float))}
-    record["ledger"] = evidence.ledger(run.store, MODEL)
-    record["traffic"] = evidence.traffic(run.store, MODEL)
-    record["requests_by_deployment"] = evidence.requests_by_deployment(run.store, MODEL)
-    record["exposed_requests"] = exposed(record["requests_by_deployment"])
-    record["gates"] = evidence.gates(run.api, run.store, MODEL, run.runs)
-    record["reports"] = [gate["report"] for gate in record["gates"] if gate["report"]]
-
-
-def exposed(requests: dict[str, int]) -> int:
-    """Requests that met the bad release, by the gateway's access log."""
-    return sum(count for deployment, count in requests.items() if deployment.endswith("-unreliable"))
-
-
-def _verify(layout: Layout, run: stages.Run, record: dict[str, Any]) -> None:
+def _verify(run: stages.Run, seen: dict[str, Any]) -> None:
     """Compare what MLflow, the ledger, the gateway and Airflow say with each other.
 
     :raises DemoFailed: naming every disagreement.
     """
     run.display.say("MLflow, ledger, gateway, Airflow, lineage")
-    registry = evidence.registry(layout, MODEL)
-    record["mlflow"] = {"champion": registry["champion"], "versions": list(registry["versions"])}
-    promoted = [entry["version"] for entry in record["ledger"] if entry["action"] == "promote"]
-    first, second = run.seen["first_champion"], run.seen["second_champion"]
-    known = evidence.gateway_requests(layout)
-    ending = evidence.releases(run.store, MODEL)[run.runs[-1][1]]["verdict"]
-    events = [event for event in run.api.asset_events() if event["source_dag_id"] == stages.DRIFT]
-    claims = {
-        f"the ledger holds two promotions, {first} and {second}": promoted == [first, second],
-        f"MLflow's alias champion points at {second}": registry["champion"] == second,
-        "every promoted version is complete in MLflow": all(
-            registry["versions"].get(v, {}).get("genai.complete") == "true" for v in promoted
-        ),
-        "one drift alarm, no more": len(events) == 1,
-        f"the gateway knows version {second} and not the first": any(f"-v{second}-" in c for c in known)
-        and not any(f"-v{first}-" in c for c in known),
-        "the bad release met requests and has gone": record["exposed_requests"] > 0
-        and not any(c.endswith("-unreliable") for c in known),
-        "the canary rolled it back, for harm or at its budget": ending
-        in ("rolled_back (harm)", "rolled_back (blast_radius)"),
-        "Airflow has no import errors": not run.api.import_errors(),
-        "lineage events were written": any(layout.lineage.iterdir()),
-    }
-    record["evidence"] = claims
-    if wrong := [claim for claim, holds in claims.items() if not holds]:
+    seen["evidence"] = claims.check(run, seen)
+    if wrong := [claim for claim, holds in seen["evidence"].items() if not holds]:
         raise DemoFailed(f"not true: {'; '.join(wrong)}")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    sys.stdout.flush()
-    raise KeyboardInterrupt

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import httpx
+
 from embedded.airflow_api import AirflowApi
 from embedded.demo.display import Display
+from embedded.demo.evidence import gateway_requests
 from embedded.demo.traffic import LATER, MODEL, USUAL, Users
 from embedded.demo.watch import POLL_INTERVAL_S, DemoFailed, wait_for_run
 from embedded.layout import Layout
@@ -51,10 +55,17 @@ class Run:
         entry = Ledger(self.store, MODEL).champion()
         return entry.version if entry else None
 
-    def follow(self, run_id: str, *, expected: str = "success") -> None:
-        """Wait for a retraining run and remember it."""
+    def follow(self, run_id: str, *, expected: str = "success", look: Callable[[], None] = lambda: None) -> None:
+        """Wait for a retraining run and remember it. :param look: called as long as it goes on."""
         self.runs.append((RETRAIN, run_id))
-        wait_for_run(self.api, RETRAIN, run_id, store=self.store, display=self.display, expected=expected)
+        wait_for_run(self.api, RETRAIN, run_id, store=self.store, display=self.display, expected=expected, look=look)
+
+    def count_at_gateway(self) -> None:
+        """Envoy's own counters, which go with a release that is rolled back."""
+        counted = self.seen.setdefault("gateway_counted", {})
+        with suppress(httpx.TransportError):  # one look the less
+            for cluster, requests in gateway_requests(self.layout).items():
+                counted[cluster] = max(requests, counted.get(cluster, 0))
 
 
 def first_training(run: Run) -> None:
@@ -97,7 +108,7 @@ def retraining(run: Run) -> None:
 
 def bad_release(run: Run) -> None:
     """Somebody releases a candidate whose server fails; the canary rolls it back and the champion stays."""
-    run.follow(run.api.trigger(RETRAIN, conf=BAD_RELEASE), expected="failed")
+    run.follow(run.api.trigger(RETRAIN, conf=BAD_RELEASE), expected="failed", look=run.count_at_gateway)
     tasks = {task["task_id"]: task["state"] for task in run.api.tasks(*run.runs[-1])}
     _require(tasks["release"] == "failed", f"the bad candidate did not reach its release: {tasks}")
     _require(run.champion() == run.seen["second_champion"], f"the bad release made version {run.champion()} champion")

@@ -65,7 +65,47 @@ def tracked() -> list[str]:
     return [name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project elsewhere, so that its commands meet no platform of a developer; with this one's environments."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in tracked():
+        if not name.startswith("tests/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    (copy / ".venv").symlink_to(Path(sys.prefix))
+    return copy
+
+
 class TestCommands:
+    @pytest.mark.parametrize(
+        ("target", "told"),
+        [
+            ("help", "make demo "),
+            ("status", "the platform is down"),
+            ("logs", "no logs in"),
+            ("down", "nothing was running"),
+            ("check", "support_bot"),
+            ("schema", ""),
+            ("clean", "nothing was running"),
+        ],
+    )
+    def test_what_harms_nothing_runs_twice(self, checkout: Path, target: str, told: str) -> None:
+        schema = "include/schema/model.schema.json"
+        for _ in range(2):
+            done = subprocess.run(
+                ["make", "--assume-old=install", target],
+                cwd=checkout,
+                env=outside_make(),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert told in done.stdout
+        assert (checkout / schema).read_bytes() == (ROOT / schema).read_bytes()
+        assert not (checkout / ".run").exists()
+
     @pytest.mark.parametrize("target", sorted(match[1] for match in spans(r"\bmake ([a-z]+(?:-[a-z]+)*)")))
     def test_make_knows_the_target_and_explains_it(self, target: str) -> None:
         done = subprocess.run(

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 from supervisor.options import ServerOptions
 
-from embedded.configuration import PASSWORD_BYTES, database_url, environment, programs, write_airflow, write_supervisor
+from embedded import control
+from embedded.configuration import (
+    PASSWORD_BYTES,
+    database_url,
+    environment,
+    keep_database_choice,
+    programs,
+    write_airflow,
+    write_supervisor,
+)
 from embedded.layout import HOST, MAX_SOCKET_PATH_BYTES, Layout, free_port
 from embedded.processes import MARKER, end_all, of_platform
 from genai_operators.exceptions import ConfigurationError
@@ -40,7 +49,10 @@ class TestPorts:
         layout.supervisor_socket.parent.chmod(0o755)
         with pytest.raises(ConfigurationError, match="not private"):
             layout.prepared()
-        layout.supervisor_socket.parent.rmdir()
+        layout.supervisor_socket.touch()
+        for _ in range(2):
+            control.down(layout.directory)
+            assert not layout.supervisor_socket.parent.exists()
 
 
 class TestSecrets:
@@ -96,6 +108,40 @@ class TestDatabase:
         monkeypatch.setenv("PLATFORM_DATABASE_URL", "mysql://u@127.0.0.1/db")
         with pytest.raises(ConfigurationError, match=r"must start with postgresql\+psycopg://"):
             database_url(layout, "airflow")
+
+    @pytest.mark.parametrize(
+        ("first", "then", "message"),
+        [
+            ("", "postgresql+psycopg://u:hidden@127.0.0.1/db", r"in SQLite, but .*u@127.0.0.1/db.*unset PLATFORM"),
+            (
+                "postgresql+psycopg://u:hidden@127.0.0.1/db",
+                "",
+                r"in postgresql\+psycopg://u@127.0.0.1/db, but .* SQLite",
+            ),
+            ("postgresql+psycopg://u@127.0.0.1/db", "postgresql+psycopg://u@127.0.0.1/other", "/other"),
+        ],
+    )
+    def test_another_one_than_at_the_first_start_is_refused(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, first: str, then: str, message: str
+    ) -> None:
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", first)
+        keep_database_choice(layout)
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", then)
+        with pytest.raises(ConfigurationError, match=message) as refused:
+            control.up(layout.directory)
+        assert "hidden" not in str(refused.value)
+        assert not (layout.airflow_home / "airflow.cfg").exists()
+
+    def test_the_choice_is_kept_without_the_password_which_may_change(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PLATFORM_DATABASE_URL", "mysql://u@127.0.0.1/db")
+        with pytest.raises(ConfigurationError, match="must start with"):
+            keep_database_choice(layout)
+        for password in ("hidden", "another%40one"):
+            monkeypatch.setenv("PLATFORM_DATABASE_URL", f"postgresql+psycopg://u:{password}@127.0.0.1/db")
+            keep_database_choice(layout)
+        assert "hidden" not in (layout.directory / "database.json").read_text()
 
 
 class TestProcesses:
