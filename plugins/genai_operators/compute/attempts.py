@@ -196,6 +196,15 @@ def read_records(attempt: Attempt) -> Records:
     return Records(heartbeat, ending)
 
 
+def error_of_another_node(attempt: Attempt) -> Ending | None:
+    """Why a node other than the first failed by itself, where one did: the supervisor of the first cannot know."""
+    for name in attempt.store.list_names(attempt.path("errors")):
+        told = attempt.store.get_json(attempt.path(f"errors/{name}"))
+        message = f"node {name.removesuffix('.json')}: {told['message']}"
+        return Ending(code=None, error=told["class"], message=message, memory=told.get("memory"))
+    return None
+
+
 def recorded_ending(attempt: Attempt) -> Ending | None:
     """How the attempt ended as far as it was written down; ``None`` while it may run.
 

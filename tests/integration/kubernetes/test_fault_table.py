@@ -20,9 +20,10 @@
     node lost                          1     succeeded        its processes die with it, its processes live on
     node lost                          2     succeeded        and nobody removes its pod
     object store away                  1     succeeded        running, at the end
-    out of memory, GPU                 2     succeeded        until half the rows fit
+    one of several nodes lost          2     succeeded        its processes die with it
+    out of memory, GPU                 2     succeeded        until half the rows fit, on another than the first node
     out of memory, GPU                 4     succeeded        until the next GPU fits
-    out of memory, host                2     succeeded        running
+    out of memory, host                2     succeeded        running, on another than the first node
     out of memory, host                2     OutOfMemory      twice
     pod deleted by hand                2     succeeded        running
     pod stuck terminating              1     succeeded        after a preemption
@@ -69,7 +70,7 @@ import pytest
 
 from genai_operators.compute import budget, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
-from tests.fakes.faults import api_server, capacity, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
+from tests.fakes.faults import api_server, capacity, nodes, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table, rendered
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]

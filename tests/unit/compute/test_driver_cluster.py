@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -187,6 +188,19 @@ class TestPlatformSaysWhy:
         scene.cluster.probes[1] = Probe(Phase.FAILED, "OOMKilled", "killed for its memory", error="OutOfMemory")
         scene.step()
         assert scene.asked(2).memory_bytes == 2 * scene.asked(1).memory_bytes
+
+    @pytest.mark.parametrize("error", ["WorkloadFailed", None])  # its pod exited with 1; its pod is gone
+    def test_what_another_node_told_itself_explains_an_exit_code(self, scene: Scene, error: str | None) -> None:
+        scene.drive(ladder=(replace(L4, nodes=2),))
+        attempt = scene.begun()
+        told = {"class": "OutOfMemory", "message": "CUDA out of memory", "memory": "gpu"}
+        scene.store.create_json(attempt.path("errors/1.json"), told)
+        scene.cluster.beat(attempt, 9, ended=True, code=137, progress={"batch": 4})
+        assert scene.step().settled is None
+        assert scene.newest() == 1, "its pods are still there"
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "Error", "pod x: exit code 1", error=error)
+        scene.step()
+        assert scene.asked(2).micro_batch == 2
 
     def test_what_it_waits_for_is_news_once_each(self, scene: Scene) -> None:
         scene.step()

@@ -173,7 +173,24 @@ class TestRecords:
         assert record is not None
         assert "RuntimeError: odd" in record["message"]
 
-    @pytest.mark.parametrize("code", ["exit(75)", "import os; os.kill(os.getpid(), 9)"])
+    #: A process of several nodes has lost one of another node, as gloo tells it.
+    LOST_ANOTHER = """
+        import os, pathlib, sys
+        from genai_operators.workloads.distributed import conclude
+        from genai_operators.workloads.main import report_failure
+        from genai_operators.workloads.ranks import Rank
+        node = pathlib.Path(os.environ["GENAI_SCRATCH"])
+        error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:44224")
+        rank = Rank(world=2)
+        rank.note_exit(node, report_failure(error, scratch=node, file=rank.error_file(node)))
+        sys.exit(conclude(node, torchrun_code=1, processes=1))
+    """
+    #: Whoever would have told who is to blame is killed first.
+    KILLED_BEFORE_THE_VERDICT = LOST_ANOTHER.replace("sys.exit(", "os.kill(os.getpid(), 9 or ")
+
+    @pytest.mark.parametrize(
+        "code", ["exit(75)", "import os; os.kill(os.getpid(), 9)", LOST_ANOTHER, KILLED_BEFORE_THE_VERDICT]
+    )
     def test_what_can_be_resumed_has_no_exit_record(self, supervised: Supervised, code: str) -> None:
         supervised.run(code)
         heartbeat = supervised.record("heartbeat.json")
