@@ -28,6 +28,7 @@
     pod deleted by hand                2     succeeded        running
     pod stuck terminating              1     succeeded        after a preemption
     preempted                          1     succeeded        once, twice, 5 times, before it runs
+    preempted                          2     succeeded        no other machine within the limit
     queue (Kueue)                      2     succeeded        longer than the limit
     queue (Kueue)                      1     succeeded        takes its quota away
     quota of Jobs used up              1     succeeded        submit
@@ -85,6 +86,7 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (watch, "WATCH_S", 5),
     (budget, "USAGE_INTERVAL_S", 0.5),
     (patience, "CANCEL_PATIENCE_S", 8.0),
+    (patience, "SILENT_S", 3.0),
     (reconcile, "CANCEL_PATIENCE_S", 8.0),
 )
 

@@ -7,7 +7,7 @@ can still run. A pod that is being deleted still runs; a Job that will replace i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genai_operators.compute.contract import Phase, Probe
@@ -47,12 +47,23 @@ class Observation:
         """Pods that run or still may."""
         return [pod for pod in self.pods if not pods.is_terminal(pod)]
 
+    @property
+    def running(self) -> bool:
+        """Whether a pod of it runs."""
+        return any((pod.get("status") or {}).get("phase") == "Running" for pod in self.pods)
+
 
 def classify(seen: Observation, *, now: float) -> Probe:
     """The phase, why, and since when. :param now: seconds since the epoch.
 
     A probe with an ``error`` whose phase is not in ``GONE`` is hopeless: it waits for what will not come by itself.
     """
+    probe = _classify(seen, now)
+    waits_for_machine = probe.phase is Phase.QUEUED or probe.reason == waiting.SCALE_UP
+    return _taken_away(probe, seen) if seen.begun and waits_for_machine else probe
+
+
+def _classify(seen: Observation, now: float) -> Probe:
     if seen.job is None:
         return _without_job(seen)
     view = jobs.view(seen.job)
@@ -146,6 +157,15 @@ def _between_pods(view: JobView, seen: Observation, now: float) -> Probe:
         detail = f"{end.detail}; the Job starts another"
         return Probe(Phase.PREEMPTED, reason=end.reason, detail=detail, since=pods.ended_at(last))
     return Probe(Phase.RUNNING, reason="ending", detail=end.detail)
+
+
+def _taken_away(probe: Probe, seen: Observation) -> Probe:
+    """It had begun and waits for a machine once more: that has a limit of its own, from when it lost the last one."""
+    if seen.running:
+        return probe  # of several nodes another waits
+    last = _newest([*(pod for pod in seen.pods if pods.is_terminal(pod)), *seen.departed])
+    ended_at = None if last is None else pods.ended_at(last)
+    return replace(probe, phase=Phase.PREEMPTED, since=probe.since if ended_at is None else ended_at)
 
 
 def _newest(found: Sequence[Json]) -> Json | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from genai_operators.compute import attempts
-from genai_operators.compute.contract import GONE, Phase
+from genai_operators.compute.contract import Phase
 from genai_operators.compute.resources import GIB, Resources
 from tests.unit.compute.kubernetes.test_backend import begin
 from tests.unit.compute.kubernetes.workloads import claimed, probe_until
@@ -53,9 +53,10 @@ class TestQueue:
         begin(cluster, queued, attempt)
         cluster.faults.hold_queue()
         cluster.faults.evict_workload(attempt.name)
-        seen = probe_until(queued, attempt, "queued", "failed")
+        cluster.faults.wait(lambda: "queue research again" in queued.probe(attempt).detail, "its place in the queue")
+        last = queued.probe(attempt)
         cluster.faults.hold_queue(False)
-        assert all(probe.phase not in GONE or probe.error is None for probe in seen)
+        assert last.phase is Phase.PREEMPTED
         probe_until(queued, attempt, "succeeded", "failed")
 
     def test_it_can_be_taken_out_of_the_queue(self, cluster, queued, tmp_path):
