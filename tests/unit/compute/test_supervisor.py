@@ -268,6 +268,19 @@ class TestStopping:
         assert heartbeat is not None
         assert heartbeat["code"] == -signal.SIGKILL
 
+    def test_a_grace_of_less_than_two_checkpoints_is_warned_of_once(self, supervised: Supervised) -> None:
+        code = """
+            for seconds in (4, 6.5, 2, 6):
+                print("::progress " + '{"checkpoint_seconds": %s}' % seconds)
+        """
+        assert supervised.run(code + "    exit(75)", grace_s=10.0, incarnation="pod-1") == 75
+        (line,) = supervised.log()
+        assert "Set grace_s to at least 13" in line
+        assert supervised.run("exit(75)", incarnation="pod-2") == 75
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert heartbeat["progress"]["checkpoint_seconds"] == 6.5
+
 
 class TestIncarnations:
     """The platform replaces a process that it took away; the attempt goes on in the next one."""
