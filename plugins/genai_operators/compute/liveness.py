@@ -14,6 +14,9 @@ from genai_operators.exceptions import WorkloadFailed
 
 #: The backend says gone; only when the heartbeat has not moved for this long either is the attempt taken for dead.
 STALE_AFTER_S = 6.0
+#: The backend says gone, but did not see it end: by then a supervisor that lives on has ended its child, as its lease
+#: of 60 s ran out, and the last write, which is tried for some seconds.
+VANISHED_AFTER_S = 90.0
 #: Nobody can look where it runs: its supervisor ends it after a lease of 60 s, so this long is proof enough.
 LOST_AFTER_S = 300.0
 
@@ -38,7 +41,7 @@ class Liveness:
         probe = self._backend_of(attempt).probe(attempt)
         if records.ending is not None:  # of one process; the platform may be about to begin the next
             return self._judge(attempt, probe) if probe.phase in GONE else probe
-        gone = probe.phase in GONE and self.silent_s >= STALE_AFTER_S
+        gone = probe.phase in GONE and self.silent_s >= (STALE_AFTER_S if probe.vouched else VANISHED_AFTER_S)
         if gone or (probe.reason == UNREACHABLE and self.silent_s >= LOST_AFTER_S):
             return self._judge(attempt, probe)
         return probe

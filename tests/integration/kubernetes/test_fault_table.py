@@ -69,7 +69,7 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import budget, patience, reconcile
+from genai_operators.compute import budget, liveness, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
 from tests.fakes.faults import api_server, capacity, nodes, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table, rendered
@@ -87,6 +87,7 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (budget, "USAGE_INTERVAL_S", 0.5),
     (patience, "CANCEL_PATIENCE_S", 8.0),
     (patience, "SILENT_S", 3.0),
+    (liveness, "VANISHED_AFTER_S", 8.0),
     (reconcile, "CANCEL_PATIENCE_S", 8.0),
 )
 

@@ -14,11 +14,12 @@ from genai_operators.compute.budget import USAGE_INTERVAL_S, Budget, Spent, find
 from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Attempt, Phase, Probe, Workload
 from genai_operators.compute.driver import Driver
-from genai_operators.compute.liveness import STALE_AFTER_S
+from genai_operators.compute.liveness import STALE_AFTER_S, VANISHED_AFTER_S
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.patience import SILENT_S
 from genai_operators.compute.resources import GIB, Resources, Usage
 from genai_operators.compute.standing import Limits, Settled, Standing, Status
+from genai_operators.compute.supervisor import LEASE_S
 from genai_operators.exceptions import ClusterUnavailable
 from genai_operators.store import Store
 from tests.fakes.backend import FakeCluster
@@ -219,6 +220,19 @@ class TestPlatformSaysWhy:
         scene.cluster.launch_error = None
         scene.step(after_s=60)
         assert scene.cluster.launched == [1]
+
+
+class TestRemovedByForce:
+    def test_the_next_begins_only_when_the_lease_of_a_process_that_may_live_on_has_run_out(self, scene: Scene) -> None:
+        attempt = scene.begun()
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "deleted", "its Job was deleted", vouched=False)
+        scene.step(after_s=LEASE_S)
+        assert scene.newest() == 1
+        scene.cluster.beat(attempt, 7)  # the store was away, the process was not
+        scene.step(after_s=LEASE_S)
+        assert scene.newest() == 1
+        scene.step(after_s=VANISHED_AFTER_S)
+        assert scene.newest() == 2
 
 
 class TestGpuMemory:

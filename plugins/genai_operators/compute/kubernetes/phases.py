@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from genai_operators.compute.contract import Phase, Probe
+from genai_operators.compute.contract import GONE, Phase, Probe
 from genai_operators.compute.kubernetes import jobs, pods, waiting
 from genai_operators.compute.kubernetes.jobs import JobView
 
@@ -59,6 +59,8 @@ def classify(seen: Observation, *, now: float) -> Probe:
     A probe with an ``error`` whose phase is not in ``GONE`` is hopeless: it waits for what will not come by itself.
     """
     probe = _classify(seen, now)
+    if probe.phase in GONE:
+        return replace(probe, vouched=_saw_the_end(seen))
     waits_for_machine = probe.phase is Phase.QUEUED or probe.reason == waiting.SCALE_UP
     return _taken_away(probe, seen) if seen.begun and waits_for_machine else probe
 
@@ -157,6 +159,13 @@ def _between_pods(view: JobView, seen: Observation, now: float) -> Probe:
         detail = f"{end.detail}; the Job starts another"
         return Probe(Phase.PREEMPTED, reason=end.reason, detail=detail, since=pods.ended_at(last))
     return Probe(Phase.RUNNING, reason="ending", detail=end.detail)
+
+
+def _saw_the_end(seen: Observation) -> bool:
+    """Of all pods of what has begun. One that was removed by force, or before anybody looked, may still run."""
+    known = [*seen.pods, *seen.departed]
+    never_ran = seen.given_up or not seen.begun
+    return all(map(pods.is_terminal, known)) if known else never_ran
 
 
 def _taken_away(probe: Probe, seen: Observation) -> Probe:

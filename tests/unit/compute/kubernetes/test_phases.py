@@ -255,6 +255,25 @@ class TestTheEnd:
     def test_pods_that_outlive_their_job_still_run(self):
         assert look(job=None, pods=[pod(state=running())], begun=True).phase is Phase.RUNNING
 
+    @pytest.mark.parametrize(
+        ("seen", "vouched"),
+        [
+            ({"job": None, "begun": True}, False),
+            ({"job": None, "begun": True, "departed": [pod(state=running(), deleted=-1)]}, False),
+            ({"job": None, "begun": True, "departed": [pod("Failed", state=terminated(137))]}, True),
+            ({"job": None, "begun": True, "given_up": True}, True),
+            ({"job": job(FAILED), "begun": True}, False),
+            ({"job": job(FAILED), "begun": True, "pods": [pod("Failed", state=terminated(137))]}, True),
+            ({"job": job(deleted=True), "begun": True}, False),
+            ({"job": job(deleted=True)}, True),
+        ],
+    )
+    def test_whether_anybody_saw_it_end(self, seen, vouched):
+        """After ``kubectl delete --force`` its object is gone and its processes need not be."""
+        probe = look(**seen)
+        assert probe.phase in GONE
+        assert probe.vouched is vouched
+
     def test_one_that_was_given_up_never_begins(self):
         probe = look(job=None, begun=True, given_up=True)
         assert (probe.phase, probe.reason) == (Phase.FAILED, "abandoned")
