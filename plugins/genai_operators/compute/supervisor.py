@@ -102,7 +102,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         kills_before = oom_kills()
         try:
-            environment = workload_environment(self._attempt, scratch=self._scratch)
+            environment = workload_environment(self._attempt, scratch=self._scratch, start=start.number)
             child = spawn_bound(self._command, env=environment, cwd=self._scratch)
         except OSError as error:
             self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))

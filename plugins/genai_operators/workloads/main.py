@@ -118,6 +118,7 @@ def open_context(environment: Mapping[str, str], *, scratch: Path) -> tuple[Cont
         params=params,
         inputs=inputs,
         scratch=scratch,
+        start=int(environment.get("GENAI_START", "0")),
         store_elsewhere=environment.get("GENAI_STORE_URI"),
     )
     return context, kind
@@ -137,8 +138,13 @@ def load_kind(kind: str, environment: Mapping[str, str]) -> WorkloadFunction:
 
 
 def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: float) -> None:
-    """Upload the output, the report, then the result."""
-    base = f"{context.directory}/attempts/{context.attempt}/output"
+    """Upload the output, the report, then the result.
+
+    A process that the platform started in the place of another has a folder of its own for its output: the other may
+    live on where nobody reaches it, and just publish.
+    """
+    again = f"-{context.start}" if context.start else ""
+    base = f"{context.directory}/attempts/{context.attempt}/output{again}"
     outputs: dict[str, dict[str, str]] = {}
     for name, folder in output.outputs.items():
         local, prefix = context.output / folder, f"{base}/{folder}".rstrip("/")
