@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 
 from genai_operators.compute import attempts
-from genai_operators.compute.contract import Phase
+from genai_operators.compute.contract import Phase, Workload
+from genai_operators.compute.driver import Driver
+from genai_operators.compute.kubernetes import pods
+from genai_operators.compute.owners import Owner
 from genai_operators.compute.resources import GIB, Resources
+from genai_operators.store import Store
+from tests.fakes import checkpointing
 from tests.unit.compute.kubernetes.test_backend import begin
 from tests.unit.compute.kubernetes.workloads import claimed, probe_until
 
@@ -80,6 +85,25 @@ class TestClaimedDevices:
         assert template["metadata"]["ownerReferences"][0]["name"] == attempt.name
         by_claim.stop(attempt)
         cluster.faults.wait(lambda: not cluster.faults.objects("resourceclaimtemplates"), "the claim to go")
+
+    def test_one_whose_claim_is_refused_leaves_no_job_that_waits_for_it(self, cluster, backend, tmp_path):
+        workload = Workload(kind=checkpointing.KIND, params={"name": "refused"})
+        owner = Owner(dag_id="dag", run_id="run", task_id="task")
+        store = Store.open(tmp_path.as_uri())
+        attempts.join(store, workload, owner)
+        cluster.faults.deny("create", "resourceclaimtemplates")
+        driver = Driver(
+            store=store,
+            directory=workload.directory,
+            backend=replace(backend, device_class="gpu.nvidia.com"),
+            owner=owner,
+            ladder=[ONE_GPU],
+        )
+        settled = driver.advance().settled
+        assert settled is not None
+        assert settled.error == "ConfigurationError"
+        name = attempts.find_attempt(store, workload.directory, 1).name
+        cluster.faults.wait(lambda: name not in map(pods.name, cluster.faults.objects("jobs")), "its Job to go")
 
     def test_a_crash_between_the_two_is_made_up_for(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, resources=ONE_GPU)
