@@ -197,9 +197,13 @@ def read_records(attempt: Attempt) -> Records:
 
 
 def error_of_another_node(attempt: Attempt) -> Ending | None:
-    """Why a node other than the first failed by itself, where one did: the supervisor of the first cannot know."""
-    for name in attempt.store.list_names(attempt.path("errors")):
-        told = attempt.store.get_json(attempt.path(f"errors/{name}"))
+    """Why a node other than the first failed by itself, where one did: the supervisor of the first cannot know.
+
+    Only since the platform began the attempt for the last time.
+    """
+    folder = attempt.path(f"errors/{newest_start(attempt)[0]}")
+    for name in attempt.store.list_names(folder):
+        told = attempt.store.get_json(f"{folder}/{name}")
         message = f"node {name.removesuffix('.json')}: {told['message']}"
         return Ending(code=None, error=told["class"], message=message, memory=told.get("memory"))
     return None

@@ -31,6 +31,8 @@ LOST_ANOTHER = (
     "remote process exited",
     "Broken pipe",
     "Connection was likely closed",
+    "Timed out waiting",
+    "Application timeout caused pair closure",
     "ncclRemoteError",
     "ncclSystemError",
 )
@@ -87,9 +89,11 @@ def keep_error(node: Path, environment: Mapping[str, str]) -> None:
     if not path.exists():
         return
     root, _, directory = environment["GENAI_WORKLOAD_URI"].rstrip("/").rpartition("/workloads/")
-    kept = f"workloads/{directory}/attempts/{environment['GENAI_ATTEMPT']}/errors/{environment['PET_NODE_RANK']}.json"
+    store, prefix = Store.open(root), f"workloads/{directory}/attempts/{environment['GENAI_ATTEMPT']}"
     try:
-        Store.open(root).create_json(kept, json.loads(path.read_text(encoding="utf-8")))
+        start = len(store.list_names(f"{prefix}/starts"))  # what befell an earlier process of the attempt is history
+        kept = f"{prefix}/errors/{start}/{environment['PET_NODE_RANK']}.json"
+        store.create_json(kept, json.loads(path.read_text(encoding="utf-8")))
     except (StoreUnavailable, StorageFull) as error:  # the pod's exit code and last lines remain
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 

@@ -195,7 +195,7 @@ class TestPlatformSaysWhy:
         scene.drive(ladder=(replace(L4, nodes=2),))
         attempt = scene.begun()
         told = {"class": "OutOfMemory", "message": "CUDA out of memory", "memory": "gpu"}
-        scene.store.create_json(attempt.path("errors/1.json"), told)
+        scene.store.create_json(attempt.path("errors/0/1.json"), told)
         scene.cluster.beat(attempt, 9, ended=True, code=137, progress={"batch": 4})
         assert scene.step().settled is None
         assert scene.newest() == 1, "its pods are still there"

@@ -79,6 +79,10 @@ class TestFurtherNode:
         ending = attempts.error_of_another_node(attempt)
         assert ending is not None
         assert (ending.error, ending.memory_that_ran_out) == ("OutOfMemory", "gpu")
+        store.create_json(attempt.path("starts/1.json"), {})
+        assert attempts.error_of_another_node(attempt) is None, "the platform has begun it anew since"
+        keep_error(tmp_path, environment)
+        assert attempts.error_of_another_node(attempt) == ending
 
 
 class TestCommand:
