@@ -6,6 +6,9 @@ Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:ch
 store; the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
 progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead. ``given``: variable ->
 sha256 of the value that it must have.
+
+:func:`together` does the same on several nodes, in place of a fine-tuning
+(``GENAI_EXTRA_WORKLOADS=fine_tune=tests.fakes.checkpointing:together``).
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import DataError, NonFiniteLoss
 from genai_operators.report import Page
 from genai_operators.workloads.context import Context, StoppedResumably, WorkloadOutput
+from genai_operators.workloads.ranks import this_rank
 
 KIND = "checkpointing"
 EXTRA_WORKLOADS = f"{KIND}={__name__}:checkpointing"
+#: What processes of several nodes tell each other.
+STOP, DONE = 1, 2
 
 
 class OutOfMemoryError(RuntimeError):
@@ -64,6 +70,36 @@ def checkpointing(context: Context) -> WorkloadOutput:
     return WorkloadOutput(verdict=verdict, outputs={"state": ""}, metrics={"steps": steps}, report=page)
 
 
+def together(context: Context) -> WorkloadOutput:
+    """The first process works; the others exchange a number with it whenever it looks whether to stop."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    if this_rank().speaks:
+        context.stop_requested = lambda: _exchange(int(context._stop.is_set())) == STOP  # type: ignore[method-assign]
+        output = checkpointing(context)
+        _exchange(DONE)
+        return output
+    said = steps = 0
+    while said == 0:
+        steps += 1
+        make_trouble(context, steps)
+        said = _exchange(int(context.stop_requested()))
+    if said == STOP:
+        raise StoppedResumably
+    return WorkloadOutput()
+
+
+def _exchange(told: int) -> int:
+    """The largest of what the processes tell each other."""
+    import torch
+    from torch import distributed
+
+    all_told = torch.tensor([told])
+    distributed.all_reduce(all_told, op=distributed.ReduceOp.MAX)
+    return int(all_told.item())
+
+
 def final_state(steps: int) -> str:
     """What an undisturbed run ends with."""
     state = ""
@@ -79,14 +115,17 @@ def witnessed(folder: Path) -> list[str]:
 
 
 def make_trouble(context: Context, step: int) -> None:
-    """Fail as ``trouble`` says, at its step (in every attempt, or only in ``attempt``, or in those ``before`` one)."""
+    """Fail as ``trouble`` says, at its step (in every attempt, or only in ``attempt``, or in those ``before`` one).
+
+    It befalls the first process, or that of ``rank``.
+    """
     trouble = context.params.get("trouble")
     if trouble and step == trouble["at"] and _is_due(context.attempt, **trouble):
         _fail(trouble, step)
 
 
-def _is_due(number: int, *, attempt: int | None = None, before: int | None = None, **_: object) -> bool:
-    return attempt in (None, number) and (before is None or number < before)
+def _is_due(number: int, *, attempt: int | None = None, before: int | None = None, rank: int = 0, **_: object) -> bool:
+    return rank == this_rank().number and attempt in (None, number) and (before is None or number < before)
 
 
 def _fail(trouble: dict[str, Any], step: int) -> None:

@@ -106,7 +106,8 @@ class WorkloadRun:
 
     def state(self) -> str:
         """The output of the attempt that won."""
-        return self.store.get(f"{self.directory}/attempts/{self.result().attempt}/output/state.txt").decode()
+        output = self.store.path_of(self.result().outputs["state"].uri)
+        return self.store.get(f"{output}/state.txt").decode()
 
     def witnessed(self, start: str = "") -> list[str]:
         return [line for line in checkpointing.witnessed(self.witness) if line.startswith(start)]

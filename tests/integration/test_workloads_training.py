@@ -86,9 +86,10 @@ def succeed(process: WorkloadProcess, attempt: int = 1) -> WorkloadProcess:
 
 
 class TestInterruptedTraining:
-    def test_the_weights_are_the_same_bytes_as_of_an_undisturbed_one(self, training: Training) -> None:
+    def test_the_weights_are_the_same_bytes_as_of_an_undisturbed_one(self, training: Training, tmp_path: Path) -> None:
         undisturbed = succeed(training("undisturbed")).output("model")
         disturbed = training("disturbed")
+        disturbed.environment["PYTHONPATH"] = with_sitecustomize(tmp_path, WRITES_SLOWLY)
 
         first = disturbed.start(1)  # asked to stop after its first step
         read_until(first, '"step": 1,')
@@ -97,6 +98,7 @@ class TestInterruptedTraining:
         assert first.returncode == 75, output
         assert not disturbed.store.exists(f"{disturbed.workload.directory}/result.json")
         assert checkpoints(disturbed, 1)
+        assert float(output.split('"checkpoint_seconds": ')[1].split("}")[0]) > SLOW_S  # the trainer's part counts
 
         second = disturbed.start(2)  # its newest checkpoint is damaged, and it is killed
         wait_for_checkpoint(second, disturbed)
@@ -111,6 +113,26 @@ class TestInterruptedTraining:
         assert f"checkpoint of step {newest} is not usable" in output
         assert "resuming from the checkpoint of step" in output
         assert disturbed.output("model").digest == undisturbed.digest
+
+
+#: By the clock of the process, the trainer needs this long to write a checkpoint to the disk.
+SLOW_S = 1000.0
+WRITES_SLOWLY = f"""
+import time
+import transformers
+real, late, save = time.monotonic, [0.0], transformers.Trainer._save_checkpoint
+time.monotonic = lambda: real() + late[0]
+def save_slowly(*arguments, **options):
+    late[0] += {SLOW_S}
+    return save(*arguments, **options)
+transformers.Trainer._save_checkpoint = save_slowly
+"""
+
+
+def with_sitecustomize(folder: Path, code: str) -> str:
+    """A ``PYTHONPATH`` by which every process of a workload begins with ``code``."""
+    (folder / "sitecustomize.py").write_text(code)
+    return os.pathsep.join((str(folder), str(ROOT / "plugins"), str(ROOT)))
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], workload: WorkloadProcess) -> None:
@@ -168,8 +190,7 @@ class TestSmallerMicroBatch:
         self, training: Training, tmp_path: Path
     ) -> None:
         process = training("full", recipe=self.RECIPE)
-        (tmp_path / "sitecustomize.py").write_text(RUNS_OUT_OF_GPU_MEMORY)
-        process.environment["PYTHONPATH"] = os.pathsep.join((str(tmp_path), str(ROOT / "plugins"), str(ROOT)))
+        process.environment["PYTHONPATH"] = with_sitecustomize(tmp_path, RUNS_OUT_OF_GPU_MEMORY)
         code, output = process.run(1)
         assert code == 1, output
         assert (process.error()["class"], process.error()["memory"]) == ("OutOfMemory", "gpu")

@@ -199,6 +199,19 @@ def read_records(attempt: Attempt) -> Records:
     return Records(heartbeat, ending)
 
 
+def error_of_another_node(attempt: Attempt) -> Ending | None:
+    """Why a node other than the first failed by itself, where one did: the supervisor of the first cannot know.
+
+    Only since the platform began the attempt for the last time.
+    """
+    folder = attempt.path(f"errors/{newest_start(attempt)[0]}")
+    for name in attempt.store.list_names(folder):
+        told = attempt.store.get_json(f"{folder}/{name}")
+        message = f"node {name.removesuffix('.json')}: {told['message']}"
+        return Ending(code=None, error=told["class"], message=message, memory=told.get("memory"))
+    return None
+
+
 def recorded_ending(attempt: Attempt) -> Ending | None:
     """How the attempt ended as far as it was written down; ``None`` while it may run.
 

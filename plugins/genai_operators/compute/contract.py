@@ -135,6 +135,8 @@ class Probe:
     :param error: where the platform itself says how it ended, in a phase of :data:`GONE`: the class name of a failure
         in :mod:`~genai_operators.exceptions`, e.g. ``OutOfMemory`` or ``NodeLost``.
     :param since: when the phase began, in seconds since the epoch, where the platform knows.
+    :param vouched: in a phase of :data:`GONE`, the platform saw its processes end. ``False``: it has no object of them
+        any more, because somebody removed that, and one that lives on is ended by its lease only.
     """
 
     phase: Phase
@@ -142,6 +144,7 @@ class Probe:
     detail: str = ""
     error: str | None = None
     since: float | None = None
+    vouched: bool = True
 
 
 #: A probe's reason when the platform has nothing of an attempt that has not begun: its launch did not get there.

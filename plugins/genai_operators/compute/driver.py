@@ -240,12 +240,21 @@ class Driver:
         except (ConfigurationError, WorkloadFailed) as error:
             if attempts.abandon(attempt, reason=str(error)):
                 attempts.give_up(attempt, error)
+                news += self._take_back(attempt)
                 return self._settle(attempt, Status.FAILED, error, news=news)
         except QuotaExceeded as error:  # the next look says so
             self._no_room[number] = str(error)
         except ClusterUnavailable as error:
             news.append(f"attempt {number}: not launched yet: {error}")
         return Standing(phase=Phase.STARTING, attempt=number, news=tuple(news))
+
+    def _take_back(self, attempt: Attempt) -> list[str]:
+        """Half of a launch may be there (a Job without what its pods need): it would wait, or pend, for nobody."""
+        try:
+            self._backend.stop(attempt)
+        except GenaiError as error:
+            return [f"attempt {attempt.number} will not begin, but its platform may still have it: {error}"]
+        return []
 
     def _finish(self, result: Result, newest: Attempt | None) -> Standing:
         """There is a result. Wait a little for the end of the process, so that its last lines are there too."""

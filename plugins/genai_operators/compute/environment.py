@@ -15,8 +15,11 @@ STORE_URI_VARIABLE = "GENAI_STORE_URI"
 PRIVATE_VARIABLES = ("AIRFLOW_", "_AIRFLOW_")
 
 
-def workload_environment(attempt: Attempt, *, scratch: Path) -> dict[str, str]:
-    """This process's variables, those of Airflow left out, and what says which attempt it is and where it may write."""
+def workload_environment(attempt: Attempt, *, scratch: Path, start: int = 0) -> dict[str, str]:
+    """This process's variables, those of Airflow left out, and what says which attempt it is and where it may write.
+
+    :param start: which process of the attempt it is for, where the platform starts several.
+    """
     package_parent = str(Path(__file__).resolve().parents[2])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE_VARIABLES)}
     claim = attempt.store.find_json(attempt.path("claim.json")) or {}
@@ -27,6 +30,7 @@ def workload_environment(attempt: Attempt, *, scratch: Path) -> dict[str, str]:
         **({STORE_URI_VARIABLE: claim["store"]} if "store" in claim else {}),
         "GENAI_WORKLOAD_URI": attempt.store.uri_of(attempt.directory),
         "GENAI_ATTEMPT": str(attempt.number),
+        "GENAI_START": str(start),
         "GENAI_SCRATCH": str(scratch),
         "PYTHONPATH": os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH")))),
         "PYTHONUNBUFFERED": "1",

@@ -39,7 +39,9 @@ class Patience:
         }
         limit_s = limits.get(probe.phase)
         since = attempt.claim["at"] if probe.since is None else probe.since
-        waited_s = silent_s if probe.phase is Phase.PREEMPTED else time.time() - since
+        waited_s = time.time() - since
+        if probe.phase is Phase.PREEMPTED:  # the claim is older than that
+            waited_s = silent_s if probe.since is None else max(silent_s, waited_s)
         if limit_s is None or waited_s <= limit_s:
             return None
         told = f"{where} was {probe.phase} for more than {limit_s:.0f} s. {probe.detail}".strip()

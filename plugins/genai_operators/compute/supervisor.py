@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 from genai_operators.compute.beginning import Refused, Start, begin
+from genai_operators.compute.checkpoint_time import too_short
 from genai_operators.compute.contract import RECORD_VERSION, Attempt
 from genai_operators.compute.ending import Disposition, Ending
 from genai_operators.compute.environment import workload_environment
@@ -85,7 +86,7 @@ class Supervisor:
         self._began = self._last_beat = time.monotonic()
         self._asked_to_stop: str | None = None
         self._stop_sent: float | None = None
-        self._superseded = False
+        self._superseded = self._warned = False
         self._child_identity: ProcessIdentity | None = None
 
     def run(self) -> int:
@@ -101,7 +102,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         kills_before = oom_kills()
         try:
-            environment = workload_environment(self._attempt, scratch=self._scratch)
+            environment = workload_environment(self._attempt, scratch=self._scratch, start=start.number)
             child = spawn_bound(self._command, env=environment, cwd=self._scratch)
         except OSError as error:
             self._farewell(Ending(code=127, error="ConfigurationError", message=f"cannot start the workload: {error}"))
@@ -131,8 +132,8 @@ class Supervisor:
             for earlier in range(1, self._attempt.number):  # a killed supervisor could not tidy up
                 remove_scratch(Attempt(store=self._store, directory=self._attempt.directory, number=earlier))
         elif start.number:
-            self._transcript.go_on()
             heartbeat = self._store.find_json(self._attempt.path("heartbeat.json")) or {"beat": 0}
+            self._transcript.go_on(heartbeat.get("progress") or {})
             self._beats = self._first_beat = int(heartbeat["beat"]) + 1
         self._scratch.mkdir(parents=True, mode=0o700)
 
@@ -173,6 +174,9 @@ class Supervisor:
 
     def _note(self, line: str) -> None:
         self._transcript.take(line, besides=self._gpus.latest)
+        if not self._warned and (warning := too_short(self._grace_s, self._transcript.latest)) is not None:
+            self._warned = True
+            self._transcript.take(warning, besides={})
 
     def _flush(self, *, everything: bool = False) -> None:
         self._transcript.flush(everything=everything)

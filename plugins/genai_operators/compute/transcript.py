@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from genai_operators.compute.checkpoint_time import with_longest
 from genai_operators.compute.chunks import ChunkWriter
 from genai_operators.compute.contract import Attempt
 
@@ -36,10 +37,14 @@ class Transcript:
         #: Its last lines.
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
 
-    def go_on(self) -> None:
-        """Continue where an earlier process of the same attempt stopped. :raises StoreUnavailable: nothing changed."""
+    def go_on(self, figures: Mapping[str, Any]) -> None:
+        """Continue where an earlier process of the same attempt stopped. :raises StoreUnavailable: nothing changed.
+
+        :param figures: the newest that it told.
+        """
         self._log.go_on()
         self._progress.go_on()
+        self.latest = dict(figures)
 
     def take(self, line: str, *, besides: Mapping[str, Any]) -> None:
         """A line of the workload: progress where it says so, else log.
@@ -52,7 +57,7 @@ class Transcript:
             return
         try:
             figures = json.loads(line.removeprefix(PROGRESS_PREFIX))
-            self.latest = {**self.latest, **figures}
+            self.latest = with_longest(self.latest, figures)
             self._progress.add(json.dumps({**besides, **figures}, sort_keys=True))
         except (ValueError, TypeError):
             shown = line.removeprefix(PROGRESS_PREFIX)[:80]

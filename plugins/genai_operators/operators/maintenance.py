@@ -73,4 +73,5 @@ class RemoveOrphansOperator(BaseOperator):
         except ConfigurationError as error:
             raise AirflowSkipException(f"no cluster is configured, so nothing can be left in one: {error}") from error
         backend = KubernetesCompute(**{name: value for name, value in description.items() if name != "target"})
-        return OrphanSearch(backend.api, backend.paths, Store.open(self.store or settings.store_uri()))
+        store = Store.open(self.store or settings.store_uri())
+        return OrphanSearch(backend.api, backend.paths, store, ttl_s=backend.ttl_s)

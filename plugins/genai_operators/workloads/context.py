@@ -113,10 +113,12 @@ class Context:
         params: Mapping[str, Any],
         inputs: Mapping[str, InputArtifact],
         scratch: Path,
+        start: int = 0,
         store_elsewhere: str | None = None,
     ) -> None:
         """
         :param directory: ``workloads/<kind>/<fingerprint>``, relative to ``store``.
+        :param start: which process of the attempt this is, where the platform starts several.
         :param store_elsewhere: the same store's URI for those who specified the workload and read its result, where
             that differs from ours.
         """
@@ -124,6 +126,7 @@ class Context:
         self.store_elsewhere = store_elsewhere or store.uri
         self.directory = directory
         self.attempt = attempt
+        self.start = start
         self.params = params
         self.inputs = inputs
         self.scratch = scratch

@@ -2,7 +2,8 @@
 
 torchrun reads its place from ``PET_*`` variables and tells one exit code for everything that goes wrong. This process
 stands above it: it hands a SIGTERM down, and ends with the code, and leaves the ``error.json``, of the process that
-failed first, so that nobody above has to know that there were several.
+failed first, so that nobody above has to know that there were several. On further nodes, where no supervisor reads that
+file, it goes to the store.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from genai_operators.exceptions import StorageFull, StoreUnavailable
+from genai_operators.store import Store
 from genai_operators.workloads.main import EXIT_RESUMABLE
-from genai_operators.workloads.ranks import EXITS, Rank
+from genai_operators.workloads.ranks import ERRORS, EXITS
 
 MODULE = "genai_operators.workloads.main"
 KILLED = 128 + signal.SIGKILL
-#: How gloo and NCCL say that a process at the other end is gone.
+#: How gloo, NCCL and torch's own store say that a process at the other end is gone.
 LOST_ANOTHER = (
     "Connection closed by peer",
     "Connection reset by peer",
     "remote process exited",
     "Broken pipe",
+    "Connection was likely closed",
+    "Timed out waiting",
+    "Application timeout caused pair closure",
     "ncclRemoteError",
     "ncclSystemError",
 )
@@ -43,7 +49,10 @@ def main(environment: Mapping[str, str]) -> int:
 
     signal.signal(signal.SIGTERM, hand_down)
     signal.signal(signal.SIGINT, hand_down)
-    return conclude(node, torchrun_code=child.wait(), processes=int(environment.get("PET_NPROC_PER_NODE", "1")))
+    code = conclude(node, torchrun_code=child.wait(), processes=int(environment.get("PET_NPROC_PER_NODE", "1")))
+    if int(environment.get("PET_NODE_RANK", "0")):
+        keep_error(node, environment)
+    return code
 
 
 def torchrun_command(environment: Mapping[str, str]) -> list[str]:
@@ -56,22 +65,37 @@ def torchrun_command(environment: Mapping[str, str]) -> list[str]:
 def conclude(node: Path, *, torchrun_code: int, processes: int) -> int:
     """One exit code for all local processes. :param node: the scratch folder of the node.
 
-    A process that failed by itself is the reason. One that left no word was killed; that others then lost it is no
-    reason of theirs. Of the rest all stopped as they were asked to.
+    A process that failed by itself is the reason. That one lost another is no reason: the other left no word because it
+    was killed, or is of another node, and what befell it there the platform knows, or its own node has told. Of the
+    rest all stopped as they were asked to.
     """
     if torchrun_code == 0:
         return 0
     codes = read_exits(node)
     failed = [local for local, code in codes.items() if code not in (0, EXIT_RESUMABLE)]
     blamed = [local for local in failed if not lost_another(read_error(node, local))]
-    if not blamed and len(codes) < processes:
+    if blamed:
+        if error := read_error(node, blamed[0]):
+            (node / "error.json").write_text(json.dumps(error), encoding="utf-8")
+        return codes[blamed[0]]
+    if failed or len(codes) < processes:
         return KILLED
-    if not failed:
-        return EXIT_RESUMABLE if EXIT_RESUMABLE in codes.values() else torchrun_code
-    reason = (blamed or failed)[0]
-    if reason:
-        (node / "error.json").write_text(json.dumps(read_error(node, reason)), encoding="utf-8")
-    return codes[reason]
+    return EXIT_RESUMABLE if EXIT_RESUMABLE in codes.values() else torchrun_code
+
+
+def keep_error(node: Path, environment: Mapping[str, str]) -> None:
+    """Store why this node failed, if it did by itself, for whoever judges the attempt; the first word stays."""
+    path = node / "error.json"
+    if not path.exists():
+        return
+    root, _, directory = environment["GENAI_WORKLOAD_URI"].rstrip("/").rpartition("/workloads/")
+    store, prefix = Store.open(root), f"workloads/{directory}/attempts/{environment['GENAI_ATTEMPT']}"
+    try:
+        start = len(store.list_names(f"{prefix}/starts"))  # what befell an earlier process of the attempt is history
+        kept = f"{prefix}/errors/{start}/{environment['PET_NODE_RANK']}.json"
+        store.create_json(kept, json.loads(path.read_text(encoding="utf-8")))
+    except (StoreUnavailable, StorageFull) as error:  # the pod's exit code and last lines remain
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def read_exits(node: Path) -> dict[int, int]:
@@ -83,7 +107,7 @@ def read_exits(node: Path) -> dict[int, int]:
 
 def read_error(node: Path, local: int) -> dict[str, str]:
     """What a local process wrote before it failed; empty where it could not."""
-    path = Rank(local=local).scratch(node) / "error.json"
+    path = node / ERRORS / f"{local}.json"
     found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
 

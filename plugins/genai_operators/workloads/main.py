@@ -94,7 +94,7 @@ def run(environment: Mapping[str, str], *, rank: Rank, scratch: Path) -> int:
     except StoppedResumably:
         return EXIT_RESUMABLE
     except Exception as error:  # noqa: BLE001  the edge of the process: all become an exit code and error.json
-        return report_failure(error, scratch=scratch)
+        return report_failure(error, scratch=scratch, file=rank.error_file(rank.node(scratch)))
     return 0
 
 
@@ -118,6 +118,7 @@ def open_context(environment: Mapping[str, str], *, scratch: Path) -> tuple[Cont
         params=params,
         inputs=inputs,
         scratch=scratch,
+        start=int(environment.get("GENAI_START", "0")),
         store_elsewhere=environment.get("GENAI_STORE_URI"),
     )
     return context, kind
@@ -137,8 +138,13 @@ def load_kind(kind: str, environment: Mapping[str, str]) -> WorkloadFunction:
 
 
 def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: float) -> None:
-    """Upload the output, the report, then the result."""
-    base = f"{context.directory}/attempts/{context.attempt}/output"
+    """Upload the output, the report, then the result.
+
+    A process that the platform started in the place of another has a folder of its own for its output: the other may
+    live on where nobody reaches it, and just publish.
+    """
+    again = f"-{context.start}" if context.start else ""
+    base = f"{context.directory}/attempts/{context.attempt}/output{again}"
     outputs: dict[str, dict[str, str]] = {}
     for name, folder in output.outputs.items():
         local, prefix = context.output / folder, f"{base}/{folder}".rstrip("/")
@@ -164,8 +170,8 @@ def publish(context: Context, *, kind: str, output: WorkloadOutput, seconds: flo
         context.log(output.verdict.render_text())
 
 
-def report_failure(error: Exception, *, scratch: Path) -> int:
-    """Write ``error.json`` for the supervisor, print what went wrong, and choose the exit code."""
+def report_failure(error: Exception, *, scratch: Path, file: Path) -> int:
+    """Write ``file`` for whoever started this process, print what went wrong, and choose the exit code."""
     if _no_space_left(error, scratch):
         error = StorageFull(f"no space left on the disk that holds {scratch}; free some and run again")
     known = isinstance(error, GenaiError)
@@ -179,9 +185,10 @@ def report_failure(error: Exception, *, scratch: Path) -> int:
         _make_room(scratch)
     try:
         told = {"class": OutOfMemory.__name__ if memory else name, "message": message, "memory": memory}
-        (scratch / "error.json").write_text(json.dumps(told), encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(told), encoding="utf-8")
     except OSError as unwritable:
-        print(f"cannot write {scratch / 'error.json'}: {unwritable}", file=sys.stderr, flush=True)
+        print(f"cannot write {file}: {unwritable}", file=sys.stderr, flush=True)
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILURE)
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Below the node's scratch folder: what each local process ended with, for whoever started them all.
+#: Below the node's scratch folder: what each local process ended with, and why, for whoever started them all.
 EXITS = "exits"
+ERRORS = "errors"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ class Rank:
     def node(self, scratch: Path) -> Path:
         """The folder of its node, from its own."""
         return scratch if self.local == 0 else scratch.parent
+
+    def error_file(self, node: Path) -> Path:
+        """Where it says why it failed. That of a node, which a supervisor reads, only one that is alone may write: of
+        several whoever started them says who is to blame, if it lives that long.
+        """
+        return node / "error.json" if self.world == 1 else node / ERRORS / f"{self.local}.json"
 
     def note_exit(self, node: Path, code: int) -> None:
         """Write down how it ends: the code of a process is lost below torchrun."""

@@ -138,6 +138,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
         self._split = split
         self._tokens_per_step = tokens_per_row * split.per_device * split.devices
         self._started = self._reported = time.monotonic()
+        self._step_ended = self._started
         self._first_step = 0
         self.stopped_at: int | None = None
 
@@ -153,6 +154,7 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
         self._context.progress(phase="train", step=state.global_step, total=state.max_steps, batch=split.per_device)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._step_ended = time.monotonic()
         asked = agree(self._context.stop_requested(), device=args.device)  # all stop after the same step, or none can
         if asked and state.global_step < state.max_steps:
             self.stopped_at = state.global_step
@@ -187,11 +189,11 @@ class _Watcher(TrainerCallback):  # type: ignore[misc]  # transformers is not re
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        began = time.monotonic()
         await_all()  # each process adds its own random state
         if this_rank().speaks:
             self._context.checkpoints.save(state.global_step, folder)
-            self._context.progress(checkpoint_seconds=round(time.monotonic() - began, 3))
+            # The trainer has written the folder before it calls this: that is most of the time of a large model.
+            self._context.progress(checkpoint_seconds=round(time.monotonic() - self._step_ended, 3))
         await_all()
         if this_rank().local == 0:
             shutil.rmtree(folder, ignore_errors=True)

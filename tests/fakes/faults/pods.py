@@ -6,6 +6,7 @@ import os
 import signal
 from typing import Any
 
+from tests.fakes.faults.capacity import LADDER, asked
 from tests.fakes.faults.table import ROWS
 from tests.fakes.kubernetes_run import ClusterRun
 from tests.fakes.workload_run import wait_for
@@ -54,6 +55,21 @@ def preempted_before_it_runs(run: ClusterRun) -> Settled:
     run.cluster.faults.preempt(pod)
     run.cluster.faults.allow_image(run.cluster.image)
     return run.finish(subject)
+
+
+@ROWS.row("preempted", "no other machine within the limit", params=WAITS, jobs=2, begun=2)
+def preempted_for_good(run: ClusterRun) -> Settled:
+    """The next rung of the ladder is asked for."""
+    run.ladder = LADDER
+    subject = run.submit(preempted_s=2.0)
+    run.drive(subject, until=lambda: run.checkpoint() >= 5)
+    run.cluster.faults.hold_scheduling()
+    run.cluster.faults.preempt(run.pod())
+    run.drive(subject, until=lambda: run.newest() == 2)
+    run.cluster.faults.hold_scheduling(held=False)
+    settled = run.finish(subject)
+    assert asked(run, "memory_bytes") == [rung.memory_bytes for rung in LADDER]
+    return settled
 
 
 @ROWS.row("drained", "running", params=WAITS, begun=2)

@@ -67,7 +67,7 @@ _POD_SPEC_PATCH = _object(
     tolerations=_list(_core("Toleration")), volumes=_list(_core("Volume")),
     initContainers=_list(_CONTAINER_PATCH), containers=_list(_CONTAINER_PATCH),
     imagePullSecrets=_list(_core("LocalObjectReference")), securityContext=_core("PodSecurityContext"),
-    schedulingGates=_list(_core("PodSchedulingGate")), terminationGracePeriodSeconds=INTEGER, priorityClassName=STRING,
+    schedulingGates=_list(_core("PodSchedulingGate")), terminationGracePeriodSeconds=INTEGER,
 )  # fmt: skip
 _POD_TEMPLATE_PATCH = _object((), metadata=META, spec=_POD_SPEC_PATCH)
 _JOB_TEMPLATE_PATCH = _object((), metadata=META, spec=_object((), template=_POD_TEMPLATE_PATCH))
@@ -94,7 +94,6 @@ TRAIN_JOB_SPEC = _object(
     ),
     suspend=BOOLEAN,
     activeDeadlineSeconds=INTEGER,
-    ttlSecondsAfterFinished=INTEGER,
     managedBy=STRING,
 )  # fmt: skip
 

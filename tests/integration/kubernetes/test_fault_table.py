@@ -21,13 +21,15 @@
     node lost                          1     succeeded        its processes die with it, its processes live on
     node lost                          2     succeeded        and nobody removes its pod
     object store away                  1     succeeded        running, at the end
-    out of memory, GPU                 2     succeeded        until half the rows fit
+    one of several nodes lost          2     succeeded        its processes die with it
+    out of memory, GPU                 2     succeeded        until half the rows fit, on another than the first node
     out of memory, GPU                 4     succeeded        until the next GPU fits
-    out of memory, host                2     succeeded        running
+    out of memory, host                2     succeeded        running, on another than the first node
     out of memory, host                2     OutOfMemory      twice
     pod deleted by hand                2     succeeded        running
     pod stuck terminating              1     succeeded        after a preemption
     preempted                          1     succeeded        once, twice, 5 times, before it runs
+    preempted                          2     succeeded        no other machine within the limit
     queue (Kueue)                      2     succeeded        longer than the limit
     queue (Kueue)                      1     succeeded        takes its quota away
     quota of Jobs used up              1     succeeded        and then given back
@@ -70,9 +72,9 @@ from typing import Any
 
 import pytest
 
-from genai_operators.compute import budget, driver, patience, reconcile
+from genai_operators.compute import budget, driver, liveness, patience, reconcile
 from genai_operators.compute.kubernetes import phases, removal, waiting, watch
-from tests.fakes.faults import api_server, capacity, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
+from tests.fakes.faults import api_server, capacity, nodes, pods, stopping, storage, training, workers  # noqa: F401  adds its rows
 from tests.fakes.faults.table import ROWS, Row, Table, rendered
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
@@ -88,6 +90,8 @@ SHORTENED: tuple[tuple[ModuleType, str, float], ...] = (
     (driver, "NO_ROOM_RELAUNCH_S", 1.0),
     (budget, "USAGE_INTERVAL_S", 0.5),
     (patience, "CANCEL_PATIENCE_S", 8.0),
+    (patience, "SILENT_S", 3.0),
+    (liveness, "VANISHED_AFTER_S", 8.0),
     (reconcile, "CANCEL_PATIENCE_S", 8.0),
 )
 

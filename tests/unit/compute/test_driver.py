@@ -204,6 +204,7 @@ class TestFailure:
         scene.backend.launch_error = ConfigurationError("no python")
         assert scene.settled().error == "ConfigurationError"
         assert attempts.recorded_ending(scene.attempt()) is not None
+        assert scene.backend.stopped == [1], "half of it may be there"
 
 
 class TestResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from genai_operators.compute.budget import USAGE_INTERVAL_S, Budget, Spent, find
 from genai_operators.compute.cancelling import withdraw
 from genai_operators.compute.contract import Attempt, Phase, Probe, Workload
 from genai_operators.compute.driver import NO_ROOM_RELAUNCH_S, Driver
-from genai_operators.compute.liveness import STALE_AFTER_S
+from genai_operators.compute.liveness import STALE_AFTER_S, VANISHED_AFTER_S
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.patience import SILENT_S
 from genai_operators.compute.resources import GIB, Resources, Usage
 from genai_operators.compute.standing import Limits, Settled, Standing, Status
+from genai_operators.compute.supervisor import LEASE_S
 from genai_operators.exceptions import ClusterUnavailable, QuotaExceeded
 from genai_operators.store import Store
 from tests.fakes.backend import FakeCluster
@@ -188,6 +190,19 @@ class TestPlatformSaysWhy:
         scene.step()
         assert scene.asked(2).memory_bytes == 2 * scene.asked(1).memory_bytes
 
+    @pytest.mark.parametrize("error", ["WorkloadFailed", None])  # its pod exited with 1; its pod is gone
+    def test_what_another_node_told_itself_explains_an_exit_code(self, scene: Scene, error: str | None) -> None:
+        scene.drive(ladder=(replace(L4, nodes=2),))
+        attempt = scene.begun()
+        told = {"class": "OutOfMemory", "message": "CUDA out of memory", "memory": "gpu"}
+        scene.store.create_json(attempt.path("errors/0/1.json"), told)
+        scene.cluster.beat(attempt, 9, ended=True, code=137, progress={"batch": 4})
+        assert scene.step().settled is None
+        assert scene.newest() == 1, "its pods are still there"
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "Error", "pod x: exit code 1", error=error)
+        scene.step()
+        assert scene.asked(2).micro_batch == 2
+
     def test_what_it_waits_for_is_news_once_each(self, scene: Scene) -> None:
         scene.step()
         for detail in ("0/3 nodes are available", "0/3 nodes are available", "pulling the image"):
@@ -205,6 +220,19 @@ class TestPlatformSaysWhy:
         scene.cluster.launch_error = None
         scene.step(after_s=60)
         assert scene.cluster.launched == [1]
+
+
+class TestRemovedByForce:
+    def test_the_next_begins_only_when_the_lease_of_a_process_that_may_live_on_has_run_out(self, scene: Scene) -> None:
+        attempt = scene.begun()
+        scene.cluster.probes[1] = Probe(Phase.FAILED, "deleted", "its Job was deleted", vouched=False)
+        scene.step(after_s=LEASE_S)
+        assert scene.newest() == 1
+        scene.cluster.beat(attempt, 7)  # the store was away, the process was not
+        scene.step(after_s=LEASE_S)
+        assert scene.newest() == 1
+        scene.step(after_s=VANISHED_AFTER_S)
+        assert scene.newest() == 2
 
 
 class TestGpuMemory:

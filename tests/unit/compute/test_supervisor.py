@@ -173,7 +173,24 @@ class TestRecords:
         assert record is not None
         assert "RuntimeError: odd" in record["message"]
 
-    @pytest.mark.parametrize("code", ["exit(75)", "import os; os.kill(os.getpid(), 9)"])
+    #: A process of several nodes has lost one of another node, as gloo tells it.
+    LOST_ANOTHER = """
+        import os, pathlib, sys
+        from genai_operators.workloads.distributed import conclude
+        from genai_operators.workloads.main import report_failure
+        from genai_operators.workloads.ranks import Rank
+        node = pathlib.Path(os.environ["GENAI_SCRATCH"])
+        error = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [10.0.0.2]:44224")
+        rank = Rank(world=2)
+        rank.note_exit(node, report_failure(error, scratch=node, file=rank.error_file(node)))
+        sys.exit(conclude(node, torchrun_code=1, processes=1))
+    """
+    #: Whoever would have told who is to blame is killed first.
+    KILLED_BEFORE_THE_VERDICT = LOST_ANOTHER.replace("sys.exit(", "os.kill(os.getpid(), 9 or ")
+
+    @pytest.mark.parametrize(
+        "code", ["exit(75)", "import os; os.kill(os.getpid(), 9)", LOST_ANOTHER, KILLED_BEFORE_THE_VERDICT]
+    )
     def test_what_can_be_resumed_has_no_exit_record(self, supervised: Supervised, code: str) -> None:
         supervised.run(code)
         heartbeat = supervised.record("heartbeat.json")
@@ -250,6 +267,19 @@ class TestStopping:
         heartbeat = supervised.record("heartbeat.json")
         assert heartbeat is not None
         assert heartbeat["code"] == -signal.SIGKILL
+
+    def test_a_grace_of_less_than_two_checkpoints_is_warned_of_once(self, supervised: Supervised) -> None:
+        code = """
+            for seconds in (4, 6.5, 2, 6):
+                print("::progress " + '{"checkpoint_seconds": %s}' % seconds)
+        """
+        assert supervised.run(code + "    exit(75)", grace_s=10.0, incarnation="pod-1") == 75
+        (line,) = supervised.log()
+        assert "Set grace_s to at least 13" in line
+        assert supervised.run("exit(75)", incarnation="pod-2") == 75
+        heartbeat = supervised.record("heartbeat.json")
+        assert heartbeat is not None
+        assert heartbeat["progress"]["checkpoint_seconds"] == 6.5
 
 
 class TestIncarnations:

@@ -7,7 +7,11 @@ import os
 
 import pytest
 
-from genai_operators.workloads.distributed import conclude, torchrun_command
+from genai_operators.compute import attempts
+from genai_operators.compute.contract import Attempt
+from genai_operators.store import Store
+from genai_operators.workloads.distributed import conclude, keep_error, torchrun_command
+from genai_operators.workloads.main import report_failure
 from genai_operators.workloads.ranks import Rank
 
 LOST = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:44224."
@@ -21,7 +25,8 @@ def end(node, local, code, *, message="", at=0.0):
     os.utime(node / "exits" / str(local), (at, at))
     if message:
         told = {"class": message.split(":")[0], "message": message}
-        (rank.scratch(node) / "error.json").write_text(json.dumps(told))
+        rank.error_file(node).parent.mkdir(exist_ok=True)
+        rank.error_file(node).write_text(json.dumps(told))
 
 
 class TestConclude:
@@ -47,9 +52,37 @@ class TestConclude:
         assert conclude(tmp_path, torchrun_code=1, processes=2) == 1
         assert json.loads((tmp_path / "error.json").read_text())["class"] == "OutOfMemory"
 
-    def test_one_that_left_no_word_was_killed_and_the_others_only_lost_it(self, tmp_path):
+    @pytest.mark.parametrize("processes", [1, 2])  # alone on its node it lost one of another node
+    def test_that_one_lost_another_is_no_reason(self, tmp_path, processes):
+        """An error with a name would be final: see ``Ending.disposition``."""
         end(tmp_path, 0, 1, message=LOST)
-        assert conclude(tmp_path, torchrun_code=1, processes=2) == 137
+        assert conclude(tmp_path, torchrun_code=1, processes=processes) == 137
+        assert not (tmp_path / "error.json").exists()
+
+
+class TestFurtherNode:
+    def test_the_reason_of_its_failure_is_stored(self, tmp_path):
+        store = Store.open(tmp_path / "store")
+        environment = {
+            "GENAI_WORKLOAD_URI": store.uri_of("workloads/fine_tune/abc"),
+            "GENAI_ATTEMPT": "3",
+            "PET_NODE_RANK": "1",
+        }
+        keep_error(tmp_path, environment)
+        attempt = Attempt(store=store, directory="workloads/fine_tune/abc", number=3)
+        assert attempts.error_of_another_node(attempt) is None
+        error = RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.")
+        code = report_failure(error, scratch=tmp_path, file=Rank(world=2).error_file(tmp_path))
+        Rank(world=2).note_exit(tmp_path, code)
+        assert conclude(tmp_path, torchrun_code=1, processes=1) == code
+        keep_error(tmp_path, environment)
+        ending = attempts.error_of_another_node(attempt)
+        assert ending is not None
+        assert (ending.error, ending.memory_that_ran_out) == ("OutOfMemory", "gpu")
+        store.create_json(attempt.path("starts/1.json"), {})
+        assert attempts.error_of_another_node(attempt) is None, "the platform has begun it anew since"
+        keep_error(tmp_path, environment)
+        assert attempts.error_of_another_node(attempt) == ending
 
 
 class TestCommand:

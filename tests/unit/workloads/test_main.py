@@ -91,6 +91,16 @@ class TestPublishing:
         assert Verdict.from_json(result["verdict"]).outcome is Outcome.PASS
         assert b"Copied" in attempt.store.get(f"{base}/report.html")
 
+    def test_a_replacement_leaves_what_the_process_before_it_has_published(self, tmp_path: Path) -> None:
+        attempt = Attempt(tmp_path, text="hello")
+        prefix = f"{attempt.workload.directory}/attempts/1"
+        attempt.store.put(f"{prefix}/output/words/a.txt", b"of a zombie that is about to write its result")
+        before = attempt.store.get(f"{prefix}/output/words/a.txt")
+        assert attempt.run(GENAI_START="2") == 0
+        assert attempt.store.get(f"{prefix}/output/words/a.txt") == before
+        result = attempt.store.get_json(f"{attempt.workload.directory}/result.json")
+        assert result["outputs"]["words"]["uri"] == attempt.store.uri_of(f"{prefix}/output-2/words")
+
     def test_the_first_result_stands(self, tmp_path: Path) -> None:
         attempt = Attempt(tmp_path, text="hello")
         assert attempt.run(2) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -120,7 +120,7 @@ class KubernetesCompute(KubernetesSettings):
     def _end_hopeless(self, attempt: Attempt, probe: Probe) -> Probe:
         """It waits for what will not come: take its right to begin, say why, and remove it."""
         if not attempts.abandon(attempt, reason=probe.detail):
-            return Probe(Phase.RUNNING, reason=probe.reason, detail=probe.detail, since=probe.since)  # it had begun
+            return replace(probe, error=None)  # it had begun: the limit of its phase ends it
         attempts.give_up(attempt, (error_class(probe.error) or WorkloadFailed)(probe.detail))
         self.stop(attempt)
         return Probe(Phase.FAILED, reason=probe.reason, detail=probe.detail, error=probe.error, since=probe.since)

@@ -37,7 +37,7 @@ ADD_ONS: Mapping[Need, tuple[str, str]] = {
 INSTALL = {
     KUEUE: "# Install Kueue 0.19 or newer: https://kueue.sigs.k8s.io/docs/installation/",
     "jobset.x-k8s.io": "# Install JobSet: https://jobset.sigs.k8s.io/docs/installation/",
-    "trainer.kubeflow.org": "# Install Kubeflow Trainer 2.2 or newer: https://www.kubeflow.org/docs/components/trainer/",
+    "trainer.kubeflow.org": "# Install Kubeflow Trainer 2.3 or newer: https://www.kubeflow.org/docs/components/trainer/",
     "resource.k8s.io": "# Upgrade to Kubernetes 1.34 or newer, with NVIDIA's DRA driver.",
 }
 FEATURE_DISCOVERY = """\

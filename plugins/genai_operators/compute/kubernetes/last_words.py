@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from genai_operators.compute.contract import Attempt, Probe
@@ -32,4 +33,4 @@ def with_last_words(probe: Probe, pod: Json, attempt: Attempt, *, api: Kubernete
     except ConfigurationError:
         return probe  # not allowed to read logs: it says less
     detail = f"{probe.detail}: {said}" if said else probe.detail
-    return Probe(probe.phase, reason=probe.reason, detail=detail, error=probe.error, since=probe.since)
+    return replace(probe, detail=detail)

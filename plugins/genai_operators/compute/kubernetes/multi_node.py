@@ -28,7 +28,8 @@ NODE = "node"
 RENDEZVOUS_PORT = 29400
 PATCH_MANAGER = "genai-operators/compute"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
-#: What a runtime patch may say of a pod. The API server drops anything else without a word.
+#: What a runtime patch may say of a pod (``PodSpecPatch`` of Kubeflow Trainer 2.3; in 2.2 not yet the grace). The API
+#: server drops anything else without a word.
 PATCHABLE = (
     "serviceAccountName",
     "volumes",
@@ -37,6 +38,7 @@ PATCHABLE = (
     "nodeSelector",
     "affinity",
     "tolerations",
+    "terminationGracePeriodSeconds",
 )
 
 
@@ -90,8 +92,9 @@ def job_set(request: PodRequest) -> dict[str, Any]:
 def train_job(request: PodRequest) -> dict[str, Any]:
     """A ``trainer.kubeflow.org/v1alpha1`` TrainJob with the name of the attempt.
 
-    What a patch cannot say (termination grace, priority class, token, read-only root of further containers) is the
-    runtime's to say: use one made for it (``training_runtime``).
+    What a patch cannot say (priority class, token, read-only root of further containers) is the runtime's to say: use
+    one made for it (``training_runtime``). That goes for claimed devices too, so settings with both are refused. It has
+    no time to live either: once finished, :mod:`.orphans` removes it.
     """
     settings, template = request.settings, pod_template(request, node_command(request))
     container = template["spec"]["containers"][0]

@@ -54,7 +54,7 @@ class Observer:
 
     def _with_start(self, seen: Observation, attempt: Attempt) -> Observation:
         """Whether it has begun: asked only where the answer depends on it."""
-        if seen.alive or (seen.job is not None and jobs.view(seen.job).finished):
+        if seen.running or (seen.pods and seen.job is not None and jobs.view(seen.job).finished):
             return seen
         started = attempt.store.find_json(attempt.path("started.json"))
         return replace(seen, begun=started is not None, given_up=started is not None and started["process"] is None)

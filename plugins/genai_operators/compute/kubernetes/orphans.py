@@ -2,7 +2,8 @@
 
 Controllers and reconcilers remove what they know of. What they cannot know of is found here, by label: a Job that was
 created by a request still on its way when its attempt was given up; one whose store was removed; pods that somebody
-left without their Job. Objects of another store's controller carry another label and are never touched.
+left without their Job; a finished TrainJob, which Kubeflow keeps for ever. Objects of another store's controller carry
+another label and are never touched.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from genai_operators.compute.contract import Attempt
 from genai_operators.compute.kubernetes import jobs, names, pods
 from genai_operators.compute.kubernetes.api import KubernetesApi
 from genai_operators.compute.kubernetes.paths import Paths
+from genai_operators.compute.kubernetes.settings import DAY_S
 from genai_operators.exceptions import ConfigurationError
 from genai_operators.store import Store
 
@@ -44,11 +46,15 @@ class Orphan:
 
 @dataclass(frozen=True)
 class OrphanSearch:
-    """Looks through one namespace for what belongs to ``store``."""
+    """Looks through one namespace for what belongs to ``store``.
+
+    :param ttl_s: how long a finished TrainJob can be looked at; other objects have a time to live of their own.
+    """
 
     api: KubernetesApi
     paths: Paths
     store: Store
+    ttl_s: float = DAY_S
 
     def find(self, *, now: float | None = None) -> list[Orphan]:
         """All orphans. :param now: seconds since the epoch, for tests."""
@@ -73,7 +79,7 @@ class OrphanSearch:
             for found in self._list(path, optional=kind != "Job"):
                 if found["metadata"].get("ownerReferences"):
                     continue  # a Job of a JobSet goes with that
-                why = self._why_orphaned(found, now)
+                why = self._why_orphaned(found, now) or (self._why_stale(found, now) if kind == "TrainJob" else "")
                 if why:
                     yield _orphan(found, kind=kind, path=path, why=why)
 
@@ -91,6 +97,11 @@ class OrphanSearch:
             if optional:
                 return []
             raise
+
+    def _why_stale(self, found: Json, now: float) -> str:
+        view = jobs.view(found)
+        finished_s = now - view.since if (view.complete or view.failed) and view.since is not None else 0.0
+        return f"it finished {finished_s / 3600:.0f} hours ago" if finished_s > self.ttl_s else ""
 
     def _why_orphaned(self, found: Json, now: float) -> str:
         view = jobs.view(found)

@@ -7,10 +7,10 @@ can still run. A pod that is being deleted still runs; a Job that will replace i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from genai_operators.compute.contract import Phase, Probe
+from genai_operators.compute.contract import GONE, Phase, Probe
 from genai_operators.compute.kubernetes import jobs, pods, waiting
 from genai_operators.compute.kubernetes.jobs import JobView
 
@@ -47,12 +47,25 @@ class Observation:
         """Pods that run or still may."""
         return [pod for pod in self.pods if not pods.is_terminal(pod)]
 
+    @property
+    def running(self) -> bool:
+        """Whether a pod of it runs."""
+        return any((pod.get("status") or {}).get("phase") == "Running" for pod in self.pods)
+
 
 def classify(seen: Observation, *, now: float) -> Probe:
     """The phase, why, and since when. :param now: seconds since the epoch.
 
     A probe with an ``error`` whose phase is not in ``GONE`` is hopeless: it waits for what will not come by itself.
     """
+    probe = _classify(seen, now)
+    if probe.phase in GONE:
+        return replace(probe, vouched=_saw_the_end(seen))
+    waits_for_machine = probe.phase is Phase.QUEUED or probe.reason == waiting.SCALE_UP
+    return _taken_away(probe, seen) if seen.begun and waits_for_machine else probe
+
+
+def _classify(seen: Observation, now: float) -> Probe:
     if seen.job is None:
         return _without_job(seen)
     view = jobs.view(seen.job)
@@ -146,6 +159,22 @@ def _between_pods(view: JobView, seen: Observation, now: float) -> Probe:
         detail = f"{end.detail}; the Job starts another"
         return Probe(Phase.PREEMPTED, reason=end.reason, detail=detail, since=pods.ended_at(last))
     return Probe(Phase.RUNNING, reason="ending", detail=end.detail)
+
+
+def _saw_the_end(seen: Observation) -> bool:
+    """Of all pods of what has begun. One that was removed by force, or before anybody looked, may still run."""
+    known = [*seen.pods, *seen.departed]
+    never_ran = seen.given_up or not seen.begun
+    return all(map(pods.is_terminal, known)) if known else never_ran
+
+
+def _taken_away(probe: Probe, seen: Observation) -> Probe:
+    """It had begun and waits for a machine once more: that has a limit of its own, from when it lost the last one."""
+    if seen.running:
+        return probe  # of several nodes another waits
+    last = _newest([*(pod for pod in seen.pods if pods.is_terminal(pod)), *seen.departed])
+    ended_at = None if last is None else pods.ended_at(last)
+    return replace(probe, phase=Phase.PREEMPTED, since=probe.since if ended_at is None else ended_at)
 
 
 def _newest(found: Sequence[Json]) -> Json | None:

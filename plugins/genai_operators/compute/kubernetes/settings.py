@@ -105,6 +105,11 @@ class KubernetesSettings:
             )
         if self.mig_profile and self.device_class:
             raise ConfigurationError("kubernetes: mig_profile and device_class exclude each other")
+        if self.device_class and self.multi_node == "trainjob":
+            raise ConfigurationError(
+                "kubernetes: device_class does not go with multi_node: trainjob, as a TrainJob cannot give its pods "
+                "resource claims. Use multi_node: jobset, or leave device_class out."
+            )
 
     def require_image(self) -> str:
         """The image. :raises ConfigurationError: none, or one that a tag names."""

@@ -23,6 +23,8 @@ CONFIGURATION_TROUBLE = frozenset({"CreateContainerConfigError", "CreateContaine
 #: Events by which the cluster autoscaler and Karpenter say that a machine is on its way, and that none is.
 SCALING_UP = frozenset({"TriggeredScaleUp", "Nominated"})
 NOT_SCALING = frozenset({"NotTriggerScaleUp", "FailedScaleUp", "FailedScheduling"})
+#: Reason of a probe while a machine is being added.
+SCALE_UP = "scale-up"
 SPELLING_OF_QUOTA = "exceeded quota"
 LONGEST_DETAIL = 500
 
@@ -101,7 +103,7 @@ def _for_node(pod: Json, scheduled: Json, events: Sequence[Json]) -> Probe:
     newest = newest_event([event for event in events if event.get("reason") in SCALING_UP | NOT_SCALING])
     if newest is not None and newest.get("reason") in SCALING_UP:
         detail = _short(f"a machine is being added: {newest.get('message')}")
-        return Probe(Phase.STARTING, reason="scale-up", detail=detail, since=event_time(newest))
+        return Probe(Phase.STARTING, reason=SCALE_UP, detail=detail, since=event_time(newest))
     since = pods.seconds(scheduled.get("lastTransitionTime") or pod["metadata"].get("creationTimestamp"))
     reason = str(scheduled.get("reason") or "unscheduled")
     told = str(scheduled.get("message") or "no node has been chosen yet")

@@ -82,14 +82,13 @@ class TestPreemption:
 
     def test_it_is_told_while_the_next_pod_waits(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, steps=2000, step_s=0.05)
-        backend.launch(attempt)
-        pod = cluster.faults.wait_for_pod(attempt.name)
-        probe_until(backend, attempt, "running")
+        pod = begin(cluster, backend, attempt)
         cluster.faults.hold_scheduling()
         cluster.faults.preempt(pod)
-        seen = probe_until(backend, attempt, "queued")
+        seen = probe_until(backend, attempt, "Unschedulable", "unscheduled")
         cluster.faults.hold_scheduling(False)
         assert all(probe.phase not in GONE for probe in seen)
+        assert seen[-1].phase is Phase.PREEMPTED
         backend.stop(attempt)
 
 

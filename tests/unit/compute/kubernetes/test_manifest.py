@@ -8,11 +8,14 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from genai_operators.compute.checkpoint_time import CHECKPOINT_FIGURE
 from genai_operators.compute.kubernetes.backend import KubernetesCompute
+from genai_operators.compute.kubernetes.grace import grace_s
 from genai_operators.compute.kubernetes.manifest import companions, manifest
 from genai_operators.compute.kubernetes.names import is_ours
 from genai_operators.compute.kubernetes.paths import Paths
 from genai_operators.compute.kubernetes.placement import gpu_of_node, is_spot
+from genai_operators.compute.kubernetes.settings import DEFAULT_GRACE_S
 from genai_operators.compute.resources import GIB
 from genai_operators.exceptions import ConfigurationError
 from tests.fakes.kubernetes.kinds import find_kind
@@ -72,11 +75,16 @@ class TestStrictValidation:
         with pytest.raises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(made, VERSIONS[-1], strict=True)
 
-    @pytest.mark.parametrize("multi_node", ["jobset", "trainjob"])
-    @pytest.mark.parametrize("settings", [{}, ALL_SETTINGS, {"device_class": "gpu.nvidia.com"}])
-    def test_several_nodes(self, tmp_path, multi_node, settings):
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            *({**settings, "multi_node": kind} for kind in ("jobset", "trainjob") for settings in ({}, ALL_SETTINGS)),
+            {"device_class": "gpu.nvidia.com"},
+        ],
+    )
+    def test_several_nodes(self, tmp_path, settings):
         attempt = attempt_of(tmp_path, nodes=2, **H100)
-        made = manifest(request_for(attempt, **settings, multi_node=multi_node))
+        made = manifest(request_for(attempt, **settings))
         group, version = made["apiVersion"].split("/")
         kind = find_kind(group, version, made["kind"].lower() + "s")
         assert kind is not None
@@ -148,6 +156,21 @@ class TestThePodIsConfined:
         assert pod_of(made)["terminationGracePeriodSeconds"] > 300
         command = pod_of(made)["containers"][0]["command"]
         assert command[command.index("--grace") + 1] == "300"
+
+    def test_that_of_a_train_job_as_well(self, tmp_path):
+        made = manifest(request_for(attempt_of(tmp_path, nodes=2), grace_s=300.0, multi_node="trainjob"))
+        (patch,) = made["spec"]["runtimePatches"]
+        (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+        assert node["template"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 300
+
+    def test_it_is_twice_the_longest_checkpoint_of_any_attempt_before(self, tmp_path):
+        for number, seconds in ((1, 90.5), (2, 10.0), (3, None)):
+            progress = {} if seconds is None else {CHECKPOINT_FIGURE: seconds}
+            before = attempt_of(tmp_path, number=number)
+            before.store.put_json(before.path("heartbeat.json"), {"progress": progress})
+        assert grace_s(attempt_of(tmp_path, number=4), None) == 181.0
+        assert grace_s(attempt_of(tmp_path, number=1), None) == DEFAULT_GRACE_S
+        assert grace_s(attempt_of(tmp_path, number=4), 30.0) == 30.0
 
 
 class TestPlacement:
@@ -252,6 +275,7 @@ class TestSettings:
             ({"secret_env": {"TOKEN": "hunter2"}}, "secret/key"),
             ({"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "env 'AWS_SECRET_ACCESS_KEY' looks like .* secret_env"),
             ({"mig_profile": "1g.10gb", "device_class": "gpu.nvidia.com"}, "exclude"),
+            ({"multi_node": "trainjob", "device_class": "gpu.nvidia.com"}, "resource claims"),
         ],
     )
     def test_a_wrong_setting_is_named(self, setting, named):

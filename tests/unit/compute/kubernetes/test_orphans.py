@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from genai_operators.compute.kubernetes.orphans import OrphanSearch
 from genai_operators.compute.owners import Owner
 from genai_operators.exceptions import WorkloadFailed
 from genai_operators.store import Store
+from tests.unit.compute.kubernetes.clusters import attempt_of
 from tests.unit.compute.kubernetes.test_backend import begin
 from tests.unit.compute.kubernetes.workloads import claimed, probe_until
 
@@ -69,6 +71,19 @@ class TestWhatIsRemoved:
     def test_a_job_that_no_task_wants(self, backend, wanted):
         owners.leave(wanted.store, wanted.directory, Owner(dag_id="dag", run_id="run", task_id="task"))
         assert found(backend, wanted.store) == ["no task wants it any more"]
+
+    def test_a_train_job_that_finished_long_ago(self, cluster, backend, tmp_path):
+        """Kubeflow gives it no time to live."""
+        attempt = attempt_of(tmp_path, nodes=2)
+        on_kubeflow = replace(backend, multi_node="trainjob", training_runtime="nosuch", ttl_s=600)
+        on_kubeflow.launch(attempt)
+        probe_until(on_kubeflow, attempt, "failed")
+        finds = OrphanSearch(on_kubeflow.api, on_kubeflow.paths, attempt.store, ttl_s=600)
+        assert finds.find(now=time.time() + 500) == []
+        (orphan,) = finds.find(now=time.time() + 7300)
+        assert orphan.describe().endswith("it finished 2 hours ago")
+        assert finds.remove(orphan)
+        cluster.faults.wait(lambda: not cluster.faults.objects("trainjobs"), "it to go")
 
     def test_a_pod_without_its_job(self, cluster, backend, wanted):
         cluster.faults.delete("jobs", wanted.name, propagation="Orphan")

@@ -126,7 +126,7 @@ class TestInAQueue:
 
     def test_one_that_had_begun_waits_again_and_is_not_gone(self):
         probe = look(job=job(condition("Suspended", since=-7), suspend=True, **QUEUE), begun=True)
-        assert probe.phase is Phase.QUEUED
+        assert probe.phase is Phase.PREEMPTED
         assert "others took its place" in probe.detail
         assert probe.since == NOW - 7
 
@@ -179,6 +179,23 @@ class TestPreemption:
         pods = [pod("Failed", PREEMPTED, state=terminated(75)), pod(state=running(-2), name="job-next")]
         probe = look(job=job(), pods=pods, begun=True)
         assert (probe.phase, probe.since) == (Phase.RUNNING, NOW - 2)
+
+    @pytest.mark.parametrize("events", [[], [event("TriggeredScaleUp", "pod triggered scale-up")]])
+    def test_while_no_machine_is_free_for_the_replacement_it_waits_since_it_lost_the_last(self, events):
+        pods = [
+            pod("Failed", PREEMPTED, state=terminated(75, finished=-300)),
+            pod("Pending", UNSCHEDULABLE, node="", name="job-next"),
+        ]
+        probe = look(job=job(), pods=pods, events=events, begun=True)
+        assert (probe.phase, probe.since) == (Phase.PREEMPTED, NOW - 300)
+
+    def test_without_quota_for_the_replacement_it_waits_as_well(self):
+        refused = event("FailedCreate", 'pods "x" is forbidden: exceeded quota: gpus')
+        assert look(job=job(), events=[refused], begun=True).phase is Phase.PREEMPTED
+
+    def test_a_replacement_that_has_its_node_is_starting(self):
+        next_pod = pod("Pending", SCHEDULED, state=waiting("ContainerCreating"), name="job-next")
+        assert look(job=job(), pods=[next_pod], begun=True).phase is Phase.STARTING
 
     def test_a_job_that_has_not_yet_judged_its_pod_is_not_over(self):
         assert look(job=job(), pods=[pod("Failed", state=terminated(1))], begun=True).phase is Phase.RUNNING
@@ -238,6 +255,25 @@ class TestTheEnd:
     def test_pods_that_outlive_their_job_still_run(self):
         assert look(job=None, pods=[pod(state=running())], begun=True).phase is Phase.RUNNING
 
+    @pytest.mark.parametrize(
+        ("seen", "vouched"),
+        [
+            ({"job": None, "begun": True}, False),
+            ({"job": None, "begun": True, "departed": [pod(state=running(), deleted=-1)]}, False),
+            ({"job": None, "begun": True, "departed": [pod("Failed", state=terminated(137))]}, True),
+            ({"job": None, "begun": True, "given_up": True}, True),
+            ({"job": job(FAILED), "begun": True}, False),
+            ({"job": job(FAILED), "begun": True, "pods": [pod("Failed", state=terminated(137))]}, True),
+            ({"job": job(deleted=True), "begun": True}, False),
+            ({"job": job(deleted=True)}, True),
+        ],
+    )
+    def test_whether_anybody_saw_it_end(self, seen, vouched):
+        """After ``kubectl delete --force`` its object is gone and its processes need not be."""
+        probe = look(**seen)
+        assert probe.phase in GONE
+        assert probe.vouched is vouched
+
     def test_one_that_was_given_up_never_begins(self):
         probe = look(job=None, begun=True, given_up=True)
         assert (probe.phase, probe.reason) == (Phase.FAILED, "abandoned")
@@ -253,7 +289,7 @@ class TestTheEnd:
 class TestSeveralNodes:
     def test_it_runs_once_all_of_them_do(self):
         pods = [pod(state=running(-9)), pod("Pending", UNSCHEDULABLE, node="", name="job-1")]
-        assert look(job=job(), pods=pods).phase is Phase.QUEUED
+        assert look(job=job(), pods=pods, begun=True).phase is Phase.QUEUED
         pods[1] = pod(state=running(-4), name="job-1")
         probe = look(job=job(), pods=pods)
         assert (probe.phase, probe.since) == (Phase.RUNNING, NOW - 4)

@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 
 from genai_operators.compute import attempts
-from genai_operators.compute.contract import GONE, Phase
+from genai_operators.compute.contract import Phase, Workload
+from genai_operators.compute.driver import Driver
+from genai_operators.compute.kubernetes import pods
+from genai_operators.compute.owners import Owner
 from genai_operators.compute.resources import GIB, Resources
+from genai_operators.store import Store
+from tests.fakes import checkpointing
 from tests.unit.compute.kubernetes.test_backend import begin
 from tests.unit.compute.kubernetes.workloads import claimed, probe_until
 
@@ -53,9 +58,10 @@ class TestQueue:
         begin(cluster, queued, attempt)
         cluster.faults.hold_queue()
         cluster.faults.evict_workload(attempt.name)
-        seen = probe_until(queued, attempt, "queued", "failed")
+        cluster.faults.wait(lambda: "queue research again" in queued.probe(attempt).detail, "its place in the queue")
+        last = queued.probe(attempt)
         cluster.faults.hold_queue(False)
-        assert all(probe.phase not in GONE or probe.error is None for probe in seen)
+        assert last.phase is Phase.PREEMPTED
         probe_until(queued, attempt, "succeeded", "failed")
 
     def test_it_can_be_taken_out_of_the_queue(self, cluster, queued, tmp_path):
@@ -79,6 +85,25 @@ class TestClaimedDevices:
         assert template["metadata"]["ownerReferences"][0]["name"] == attempt.name
         by_claim.stop(attempt)
         cluster.faults.wait(lambda: not cluster.faults.objects("resourceclaimtemplates"), "the claim to go")
+
+    def test_one_whose_claim_is_refused_leaves_no_job_that_waits_for_it(self, cluster, backend, tmp_path):
+        workload = Workload(kind=checkpointing.KIND, params={"name": "refused"})
+        owner = Owner(dag_id="dag", run_id="run", task_id="task")
+        store = Store.open(tmp_path.as_uri())
+        attempts.join(store, workload, owner)
+        cluster.faults.deny("create", "resourceclaimtemplates")
+        driver = Driver(
+            store=store,
+            directory=workload.directory,
+            backend=replace(backend, device_class="gpu.nvidia.com"),
+            owner=owner,
+            ladder=[ONE_GPU],
+        )
+        settled = driver.advance().settled
+        assert settled is not None
+        assert settled.error == "ConfigurationError"
+        name = attempts.find_attempt(store, workload.directory, 1).name
+        cluster.faults.wait(lambda: name not in map(pods.name, cluster.faults.objects("jobs")), "its Job to go")
 
     def test_a_crash_between_the_two_is_made_up_for(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, resources=ONE_GPU)
