@@ -80,6 +80,7 @@ class ClusterRun(WorkloadRun):
         self.ladder: list[Resources] = []
         self.budget: Json | None = None
         self.seen_jobs: set[str] = set()
+        self._after: list[Callable[[], Any]] = []
 
     def compute(self, workload: Workload) -> None:
         """Compute this one."""
@@ -277,6 +278,12 @@ class ClusterRun(WorkloadRun):
             attempts.abandon(self.attempt(number), reason="the test is over")
         for number in range(1, self.newest() + 1):
             open_backend(self.backend).stop(self.attempt(number))
+        for remove in reversed(self._after):
+            remove()
+
+    def when_over(self, remove: Callable[[], Any]) -> None:
+        """After the run remove something that the run made outside of its namespace."""
+        self._after.append(remove)
 
 
 _TERMINAL = ("Succeeded", "Failed")

@@ -282,7 +282,7 @@ class TestCompute:
     def test_what_the_file_says_of_a_cluster_arrives_where_it_counts(self, project: Path) -> None:
         section = (
             "{target: kubernetes, gpu: h100, spot: only, max_cost: 40, queue: research, pool: gpus, "
-            "limits: {queued: 2h}, options: {mig_profile: 1g.10gb}}"
+            "limits: {queued: 2h}, resumes_without_progress: 7, options: {mig_profile: 1g.10gb}}"
         )
         tasks = self.tasks(project, section)
         for name in ("validate", "fine_tune", "evaluate", "check"):
@@ -295,6 +295,7 @@ class TestCompute:
             }
             assert tasks[name].pool == "gpus"
             assert tasks[name].phase_timeouts["queued"] == timedelta(hours=2)
+            assert tasks[name].resumes_without_progress == 7
             assert tasks[name].timeout is None
             assert (tasks[name].hardware is not None) == (name in ("fine_tune", "evaluate"))
         assert [tasks[name].max_cost for name in ("validate", "fine_tune")] == [None, 40]

@@ -44,6 +44,7 @@ class Resources(_Record):
     :param cpu: cores of a node.
     :param memory_bytes: limit of a node's container, ``shared_memory_bytes`` included.
     :param shared_memory_bytes: size of ``/dev/shm``.
+    :param scratch_bytes: what a node writes to its disk at most; 0: not known.
     :param micro_batch: rows of one GPU at a time; the workload adds gradients up to the recipe's batch. ``None``: all.
     :param price_per_hour: of all nodes together, in ``currency``; ``None`` where nobody knows.
     """
@@ -56,6 +57,7 @@ class Resources(_Record):
     cpu: float = 2.0
     memory_bytes: int = 8 * GIB
     shared_memory_bytes: int = 0
+    scratch_bytes: int = 0
     micro_batch: int | None = None
     price_per_hour: float | None = None
     currency: str = ""

@@ -12,6 +12,8 @@ from genai_operators.compute.contract import Phase
 LONGEST_MESSAGE = 1500
 #: Phases that may have a limit.
 LIMITED_PHASES = frozenset(phase.value for phase in (Phase.QUEUED, Phase.STARTING, Phase.RUNNING, Phase.PREEMPTED))
+#: How often in a row a workload may resume without a newer checkpoint.
+RESUMES_WITHOUT_PROGRESS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class Limits:
     starting_s: float | None = 300.0
     running_s: float | None = None
     preempted_s: float | None = 3600.0
-    resumes_without_progress: int = 3
+    resumes_without_progress: int = RESUMES_WITHOUT_PROGRESS
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; ``Limits(**record)`` restores it."""

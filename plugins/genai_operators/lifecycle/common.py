@@ -64,7 +64,12 @@ def workload_arguments(spec: ModelSpec, *, hardware: Any = None) -> dict[str, An
     if compute.spot is Spot.ONLY:
         where["spot_only"] = True
     limits = {name: limit for name in PhaseLimits.model_fields if (limit := getattr(compute.limits, name)) is not None}
-    arguments: dict[str, Any] = {"compute": where, "phase_timeouts": limits, **pool}
+    arguments: dict[str, Any] = {
+        "compute": where,
+        "phase_timeouts": limits,
+        "resumes_without_progress": compute.resumes_without_progress,
+        **pool,
+    }
     if hardware is not None:
         arguments |= {"hardware": hardware, "max_cost": compute.max_cost}
     return arguments

@@ -25,6 +25,10 @@ HOST_BYTES_PER_GPU = 6 * GIB
 #: Weights pass the host in fp32 and are copied once more when they are saved.
 HOST_COPIES_OF_WEIGHTS = 2
 SHARED_BYTES_PER_GPU = 1 * GIB
+#: Of the disk: the data set, logs and caches; then the base and the result, each at most in fp32, and two checkpoints
+#: (one may be on its way to the store), each with both moments of Adam. A cap, not a reservation.
+SCRATCH_BYTES = 10 * GIB
+SCRATCH_COPIES_OF_WEIGHTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +144,7 @@ def _resources(way: Option, *, nodes: int, weights: int, currency: str) -> Resou
         cpu=way.count * CORES_PER_GPU,
         memory_bytes=way.count * HOST_BYTES_PER_GPU + HOST_COPIES_OF_WEIGHTS * weights + shared,
         shared_memory_bytes=shared,
+        scratch_bytes=SCRATCH_BYTES + SCRATCH_COPIES_OF_WEIGHTS * weights,
         micro_batch=way.setup.micro_batch,
         price_per_hour=hourly,
         currency=currency,

@@ -19,7 +19,7 @@ from genai_operators.compute.contract import Artifact, Result, Workload
 from genai_operators.compute.ending import error_class
 from genai_operators.compute.owners import Owner
 from genai_operators.compute.reach import bring_within_reach
-from genai_operators.compute.standing import LIMITED_PHASES, Limits
+from genai_operators.compute.standing import LIMITED_PHASES, RESUMES_WITHOUT_PROGRESS, Limits
 from genai_operators.compute.watch import STATUS_TIMEOUT, WorkloadSubject
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.exceptions import (
@@ -78,6 +78,8 @@ class WorkloadOperator(BaseOperator):
     :param timeout: how long this try may wait for the workload. Then it is asked to checkpoint and stop, and
         :class:`~genai_operators.exceptions.WorkloadTimeout` is raised; the checkpoints are kept.
     :param phase_timeouts: limits of the phases ``queued``, ``starting``, ``running`` and ``preempted`` of each attempt.
+    :param resumes_without_progress: how often in a row it may resume without a newer checkpoint; then
+        :class:`~genai_operators.exceptions.NoProgress` is raised.
     :param poll_interval: seconds between two looks at it.
     :param on_failure: what to do when the gate's verdict is against it: ``fail``; ``warn`` and go on; ``skip`` this
         task; or ``ask`` a person, among Airflow's required actions.
@@ -104,6 +106,7 @@ class WorkloadOperator(BaseOperator):
         reuse: bool | str = True,
         timeout: timedelta | None = None,
         phase_timeouts: Mapping[str, timedelta] | None = None,
+        resumes_without_progress: int = RESUMES_WITHOUT_PROGRESS,
         poll_interval: float = 2.0,
         on_failure: OnFailure = "fail",
         deferrable: bool = True,
@@ -124,6 +127,7 @@ class WorkloadOperator(BaseOperator):
         self.reuse = reuse
         self.timeout = timeout
         self.phase_timeouts = phase_timeouts
+        self.resumes_without_progress = resumes_without_progress
         self.poll_interval = poll_interval
         self.on_failure: OnFailure = on_failure
         self.deferrable = deferrable
@@ -305,7 +309,8 @@ class WorkloadOperator(BaseOperator):
         seconds: dict[str, Any] = {
             f"{phase}_s": limit.total_seconds() for phase, limit in (self.phase_timeouts or {}).items()
         }
-        return Limits(**{**placement.limits(), **seconds}).to_json()
+        resumes = {"resumes_without_progress": self.resumes_without_progress}
+        return Limits(**{**placement.limits(), **seconds, **resumes}).to_json()
 
     def _log_reuse(self, store: Store, directory: str, result: Result) -> None:
         claim = store.find_json(f"{directory}/attempts/{result.attempt}/claim.json") or {}

@@ -115,6 +115,9 @@ class Compute(Section):
     cpu: float | None = Field(default=None, gt=0, description="Cores of one training machine, instead of the plan's.")
     memory: Size | None = Field(default=None, description="Memory of one training machine, instead of the plan's.")
     limits: PhaseLimits = Field(default=PhaseLimits(), description="How long an attempt may wait, start and run.")
+    resumes_without_progress: PositiveInt = Field(
+        default=3, description="How often in a row it may resume without a newer checkpoint; then it is stopped."
+    )
     options: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Settings of the cluster's backend for this model alone, such as image, mig_profile or topology.",

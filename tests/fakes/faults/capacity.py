@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from functools import partial
 from typing import Any
 
 from genai_operators.compute.resources import GIB, Resources
@@ -162,22 +164,25 @@ def queue_preempts(run: ClusterRun) -> Settled:
 
 
 def in_queue(run: ClusterRun) -> None:
-    """The run goes through a queue with room for a large machine or two."""
+    """The run goes through a queue of its own with room for a large machine or two; it is removed after the run."""
     from kubernetes import client
 
     custom = client.CustomObjectsApi(run.cluster.api_client())
-    kueue = {"group": "kueue.x-k8s.io", "version": "v1beta2"}
+    kueue, name = {"group": "kueue.x-k8s.io", "version": "v1beta2"}, f"research-{secrets.token_hex(4)}"
     amounts = [{"name": "cpu", "nominalQuota": "16"}, {"name": "memory", "nominalQuota": "64Gi"}]
-    flavors = [{"name": "any", "resources": amounts}]
+    flavors = [{"name": name, "resources": amounts}]
     groups = [{"coveredResources": ["cpu", "memory"], "flavors": flavors}]
-    for plural, name, spec in (
-        ("resourceflavors", "any", {}),
-        ("clusterqueues", "research", {"resourceGroups": groups, "namespaceSelector": {}}),
+    for plural, spec in (
+        ("resourceflavors", {}),
+        ("clusterqueues", {"resourceGroups": groups, "namespaceSelector": {}}),
     ):
         custom.create_cluster_custom_object(**kueue, plural=plural, body={"metadata": {"name": name}, "spec": spec})
-    local = {"metadata": {"name": "research"}, "spec": {"clusterQueue": "research"}}
-    custom.create_namespaced_custom_object(**kueue, namespace=run.cluster.namespace, plural="localqueues", body=local)
-    run.backend["queue"] = "research"
+        run.when_over(partial(custom.delete_cluster_custom_object, **kueue, plural=plural, name=name))
+    body, local = {"metadata": {"name": name}, "spec": {"clusterQueue": name}}, {"plural": "localqueues"}
+    local["namespace"] = run.cluster.namespace
+    custom.create_namespaced_custom_object(**kueue, **local, body=body)
+    run.when_over(partial(custom.delete_namespaced_custom_object, **kueue, **local, name=name))
+    run.backend["queue"] = name
 
 
 # --- money -----------------------------------------------------------------------------------------------------------

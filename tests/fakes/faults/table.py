@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.fakes.kubernetes.fixture import FakeCluster, cluster_from_environment
+from tests.fakes.kubernetes.fixture import GPU_PRODUCT, FakeCluster, cluster_from_environment
 from tests.fakes.kubernetes.settings import NodeShape, Settings, cpu_node
 from tests.fakes.kubernetes_run import ClusterRun
 
@@ -98,6 +98,9 @@ def play(row: Row, folder: Path) -> None:
     """Play a row in a cluster of its own and judge what is left."""
     settings = replace(Settings(folder="", nodes=row.nodes, pull_backoff_s=0.2), **row.settings)
     with cluster_from_environment(settings, folder=folder / "cluster") as cluster:
+        for node in row.nodes:
+            if GPU_PRODUCT in node.labels:
+                cluster.require_gpu(node.labels[GPU_PRODUCT])
         run = row.make(cluster, folder, **row.params)
         try:
             settled = row.play(run)

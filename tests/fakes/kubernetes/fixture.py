@@ -10,9 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,16 @@ ROOT = Path(__file__).resolve().parents[3]
 REAL_NAMESPACE = "GENAI_TEST_KUBERNETES_NAMESPACE"
 REAL_IMAGE = "GENAI_TEST_KUBERNETES_IMAGE"
 REAL_STORE = "GENAI_TEST_KUBERNETES_STORE"
+#: Where collections lie in the API.
+GROUPS = {
+    "jobs": "/apis/batch/v1",
+    "jobsets": "/apis/jobset.x-k8s.io/v1alpha2",
+    "nodes": "/api/v1",
+    "pods": "/api/v1",
+    "resourceclaimtemplates": "/apis/resource.k8s.io/v1",
+    "trainjobs": "/apis/trainer.kubeflow.org/v1alpha1",
+}
+GPU_PRODUCT = "nvidia.com/gpu.product"
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 TOKEN = "fake-token"
@@ -55,6 +65,7 @@ class FakeCluster:
     port: int = 0
     token: str = TOKEN
     server: subprocess.Popen[bytes] | None = None
+    seen: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def real(self) -> bool:
@@ -92,6 +103,46 @@ class FakeCluster:
         batch = client.BatchV1Api(self.api_client())
         return dict(json.loads(batch.read_namespaced_job(name, self.namespace, _preload_content=False).data))
 
+    def objects(self, plural: str) -> list[dict[str, Any]]:
+        """Everything of a kind in the namespace (nodes: of the cluster)."""
+        api, headers = self.api_client(), dict[str, str]()
+        api.update_params_for_auth(headers, [], ["BearerToken"])
+        where = "" if plural == "nodes" else f"/namespaces/{self.namespace}"
+        url = f"{api.configuration.host}{GROUPS[plural]}{where}/{plural}"
+        answer = api.rest_client.pool_manager.request("GET", url, headers=headers)
+        assert answer.status == 200, answer.data
+        return list(json.loads(answer.data)["items"])
+
+    def created(self, plural: str) -> int:
+        """How many objects of a kind were ever created; in a real cluster, how many any look has seen."""
+        if self.control is not None:
+            return self.control.created(plural)
+        self.seen |= {(plural, str(found["metadata"]["uid"])) for found in self.objects(plural)}
+        return sum(kind == plural for kind, _ in self.seen)
+
+    def require_gpu(self, product: str) -> None:
+        """Skip where no node of a real cluster has a GPU of this label (``nvidia.com/gpu.product``)."""
+        if self.control is not None:
+            return
+        labels = [node["metadata"].get("labels") or {} for node in self.objects("nodes")]
+        if product not in {each.get(GPU_PRODUCT) for each in labels}:
+            import pytest
+
+            pytest.skip(f"no node of this cluster has the label {GPU_PRODUCT}={product}")
+
+    def describe(self) -> str:
+        """What is in it, for messages."""
+        return "" if self.control is None else self.control.describe()
+
+    def wait(self, condition: Callable[[], Any], what: str, *, seconds: float = 60.0) -> Any:
+        """Until ``condition()`` is true; returns what it returned. Raises TimeoutError with what is in the cluster."""
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {seconds} s: {what}\n{self.describe()}")
+            time.sleep(0.02 if self.control is not None else 0.2)
+        return found
+
     def pods(self, job: str) -> list[dict[str, Any]]:
         """A Job's pods."""
         from kubernetes import client
@@ -125,13 +176,11 @@ class FakeCluster:
         body = client.V1Eviction(metadata=client.V1ObjectMeta(name=name, namespace=self.namespace))
         client.CoreV1Api(self.api_client()).create_namespaced_pod_eviction(name, self.namespace, body)
 
-    def delete_job(self, name: str) -> None:
-        """Delete a Job and its pods by hand."""
+    def delete_job(self, name: str, *, propagation: str = "Background") -> None:
+        """Delete a Job by hand, and its pods unless they become orphans (``propagation="Orphan"``)."""
         from kubernetes import client
 
-        client.BatchV1Api(self.api_client()).delete_namespaced_job(
-            name, self.namespace, propagation_policy="Background"
-        )
+        client.BatchV1Api(self.api_client()).delete_namespaced_job(name, self.namespace, propagation_policy=propagation)
 
 
 @contextmanager
@@ -172,20 +221,27 @@ def fake_cluster(settings: Settings | None = None, *, folder: Path | None = None
 @contextmanager
 def cluster_from_environment(settings: Settings | None = None, *, folder: Path | None = None) -> Iterator[FakeCluster]:
     """The real cluster that the environment names, else a fake one."""
-    namespace, kubeconfig = os.environ.get(REAL_NAMESPACE), os.environ.get("KUBECONFIG")
-    if not (namespace and kubeconfig):
+    if not is_real():
         with fake_cluster(settings, folder=folder) as cluster:
             yield cluster
         return
     image = os.environ.get(REAL_IMAGE, "")
     where = folder or Path(tempfile.mkdtemp(prefix="genai-cluster-"))
-    yield FakeCluster(Path(kubeconfig), namespace, image, None, where)
+    yield FakeCluster(Path(os.environ["KUBECONFIG"]), os.environ[REAL_NAMESPACE], image, None, where)
 
 
 def store_of(cluster: FakeCluster, folder: Path) -> str:
     """URI of a store that the cluster's pods reach: a folder of this host, or what the environment names."""
-    if not cluster.real:
-        return folder.as_uri()
+    return real_store() if cluster.real else folder.as_uri()
+
+
+def is_real() -> bool:
+    """Whether the environment names a real cluster."""
+    return bool(os.environ.get(REAL_NAMESPACE) and os.environ.get("KUBECONFIG"))
+
+
+def real_store() -> str:
+    """URI of the store that pods of the real cluster reach; skips where the environment names none."""
     if REAL_STORE not in os.environ:
         import pytest
 

@@ -117,7 +117,9 @@ def requests(play: Callable[[ClusterRun], None], cluster: FakeCluster, folder: P
     run.ladder = [SMALL]
     cluster.faults.reset_figures()
     play(run)
-    return {each for each in cluster.faults.figures()["requests"] if not each.endswith(" discovery")}
+    found = {each for each in cluster.faults.figures()["requests"] if not each.endswith(" discovery")}
+    run.end_everything()
+    return found
 
 
 def look_after(run: ClusterRun, attempt: Attempt) -> None:

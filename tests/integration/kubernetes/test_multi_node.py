@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,9 @@ from genai_operators.compute.escalation import Ask
 from genai_operators.compute.kubernetes.backend import KubernetesCompute
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.store import Store
-from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, fake_cluster, workload_image
+from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, cluster_from_environment, store_of, workload_image
 from tests.fakes.kubernetes.settings import Settings, cpu_node
+from tests.fakes.kubernetes_run import labelled
 from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
@@ -33,32 +35,34 @@ def cluster(
 ) -> Iterator[FakeCluster]:
     images = {IMAGE.split("@")[0]: workload_image(workload_python)}
     settings = Settings(folder="", images=images, nodes=(cpu_node("node-1"), cpu_node("node-2")))
-    with fake_cluster(settings, folder=tmp_path / "cluster") as found:
+    with cluster_from_environment(settings, folder=tmp_path / "cluster") as found:
         monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig))
         yield found
 
 
 @pytest.fixture
 def backend(cluster: FakeCluster, request: pytest.FixtureRequest) -> KubernetesCompute:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    env = {"HF_HUB_OFFLINE": "1"}
+    if not cluster.real:  # pods of the fake cluster are processes of one host, which has no names for them
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            env |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
     return KubernetesCompute(
         connection=request.node.name,
         namespace=cluster.namespace,
         image=cluster.image,
         service_account="default",
-        # Pods of the fake cluster are processes of one host, which has no names for them.
-        env={"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port), "HF_HUB_OFFLINE": "1"},
+        allow_tag=True,
+        env=env,
     )
 
 
-def two_nodes(folder: Path, **recipe: Any) -> Attempt:
+def two_nodes(cluster: FakeCluster, folder: Path, **recipe: Any) -> Attempt:
     """Attempt 1 at a training on two nodes."""
-    store = Store.open(folder / "store")
+    store = Store.open(store_of(cluster, folder / "store"))
     inputs = {"dataset": dataset_input(store, "rows", {"train": ROWS})}
     params = {"model": "m", "recipe": {**TINY, **recipe}, "seed": 1, "rehearsal": None}
-    workload = Workload(kind="fine_tune", params=params, inputs=inputs)
+    workload = Workload(kind="fine_tune", params=params, inputs=inputs, nonce=secrets.token_hex(8))
     store.create_json(f"{workload.directory}/spec.json", workload.to_json())
     attempt = attempts.claim(
         store,
@@ -81,7 +85,7 @@ def wait_for_end(cluster: FakeCluster, backend: KubernetesCompute, attempt: Atte
         phase = backend.probe(attempt).phase.value
         return phase if phase in ("succeeded", "failed") else ""
 
-    return str(cluster.faults.wait(look, "its end", seconds=PATIENCE_S))
+    return str(cluster.wait(look, "its end", seconds=PATIENCE_S))
 
 
 def log_of(attempt: Attempt) -> str:
@@ -90,20 +94,26 @@ def log_of(attempt: Attempt) -> str:
     return "".join(attempt.store.get(chunk.path).decode() for chunk in chunks)
 
 
+def pods_of(cluster: FakeCluster, attempt: Attempt) -> list[str]:
+    """Names of its pods."""
+    fingerprint = attempt.directory.split("/")[-1]
+    return [pod["metadata"]["name"] for pod in labelled(cluster.objects("pods"), fingerprint)]
+
+
 class TestJobSet:
     def test_two_pods_train_together_and_maintenance_costs_no_attempt(self, cluster, backend, tmp_path):
-        attempt = two_nodes(tmp_path, max_steps=24)
+        attempt, before = two_nodes(cluster, tmp_path, max_steps=24), cluster.created("jobsets")
         backend.launch(attempt)
-        cluster.faults.wait(
+        cluster.wait(
             lambda: attempts.newest_checkpoint_step(attempt.store, attempt.directory) > 0,
             "a checkpoint",
             seconds=PATIENCE_S,
         )
-        first, second = (pod["metadata"]["name"] for pod in cluster.faults.pods())
+        first, second = pods_of(cluster, attempt)
         cluster.faults.preempt(second)
-        assert wait_for_end(cluster, backend, attempt) == "succeeded", cluster.faults.describe()
-        assert first not in [pod["metadata"]["name"] for pod in cluster.faults.pods()]
-        assert cluster.faults.created("jobsets") == 1
+        assert wait_for_end(cluster, backend, attempt) == "succeeded", cluster.describe()
+        assert first not in pods_of(cluster, attempt)
+        assert cluster.created("jobsets") == before + 1
         assert "on 2 devices" in log_of(attempt)
         assert "resuming from the checkpoint" in log_of(attempt)
         result = attempts.find_result(attempt.store, attempt.directory)
@@ -114,11 +124,11 @@ class TestJobSet:
 
 class TestTrainJob:
     def test_a_runtime_of_kubeflow_runs_the_same_pods(self, cluster, backend, tmp_path):
-        attempt = two_nodes(tmp_path)
+        attempt, before = two_nodes(cluster, tmp_path), cluster.created("trainjobs")
         on_kubeflow = replace(backend, multi_node="trainjob")
         on_kubeflow.launch(attempt)
-        assert wait_for_end(cluster, on_kubeflow, attempt) == "succeeded", cluster.faults.describe()
-        assert cluster.faults.created("trainjobs") == 1
+        assert wait_for_end(cluster, on_kubeflow, attempt) == "succeeded", cluster.describe()
+        assert cluster.created("trainjobs") == before + 1
         assert "on 2 devices" in log_of(attempt)
         on_kubeflow.stop(attempt)
-        cluster.faults.wait(lambda: not cluster.faults.pods(), "its pods to go")
+        cluster.wait(lambda: not pods_of(cluster, attempt), "its pods to go")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from genai_operators.compute.kubernetes.names import MANAGED_BY, MANAGED_BY_LABEL
 from genai_operators.compute.kubernetes.permissions import PERMISSIONS, role_manifests, workload_account
 from genai_operators.compute.kubernetes.settings import KubernetesSettings
+from tests.unit.deployment.chart_values import ChartValues, misspelt
 from tests.unit.deployment.strict_models import model_of
 
 FOLDER = Path(__file__).resolve().parents[3] / "docker/kubernetes"
@@ -59,6 +60,32 @@ class TestValidity:
         broken = {**named(kind, name), "spec": {**named(kind, name)["spec"], "hrad": {}}}
         with pytest.raises((ValidationError, kubernetes_validate.ValidationError)):
             check(broken, VERSIONS[-1])
+
+
+class TestChartValues:
+    """Of Airflow's own chart; whether Airflow knows the options below ``config`` it can say itself."""
+
+    VALUES = yaml.safe_load((FOLDER / "airflow-values.yaml").read_text())
+
+    def test_no_value_is_unknown_or_wrong(self) -> None:
+        ChartValues.model_validate(self.VALUES)
+        assert yaml.safe_load(self.VALUES["extraEnvFrom"]) == [{"secretRef": {"name": "genai-connections"}}]
+
+    @pytest.mark.parametrize("name", ["allowPodLaunching", "serviceAccount", "claimName", "jwtSecretName"])
+    def test_and_the_check_would_see_a_misspelt_one(self, name: str) -> None:
+        broken = misspelt(self.VALUES, name, name.lower())
+        broken["scheduler"]["extraVolumes"] = [
+            misspelt(volume, name, name.lower()) for volume in broken["scheduler"]["extraVolumes"]
+        ]
+        with pytest.raises(ValidationError, match=name.lower()):
+            ChartValues.model_validate(broken)
+
+    def test_airflow_has_the_options(self) -> None:
+        from airflow.configuration import conf
+
+        known = conf.configuration_description
+        for section, options in self.VALUES["config"].items():
+            assert set(options) <= set(known[section]["options"]), section
 
 
 class TestPermissions:

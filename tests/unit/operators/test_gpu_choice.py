@@ -157,6 +157,7 @@ class TestLadder:
             assert rung.price_per_hour == pytest.approx(way.count * price)
             assert rung.currency == "USD"
             assert rung.memory_bytes > rung.shared_memory_bytes > 0
+            assert rung.scratch_bytes > 6 * 4 * need(root=root).shape.parameters, "two checkpoints with two moments"
 
     def test_it_goes_from_spot_to_what_stays(self, root: Path) -> None:
         assert [rung.spot for rung in chosen(root).ladder[:2]] == [True, False]

@@ -10,13 +10,13 @@ from genai_operators.compute import owners
 from genai_operators.compute.kubernetes import orphans
 from genai_operators.compute.kubernetes.backend import KubernetesCompute
 from genai_operators.compute.owners import Owner
-from tests.fakes.kubernetes.fixture import fake_cluster
+from tests.fakes.kubernetes.fixture import cluster_from_environment
 from tests.unit.compute.kubernetes.workloads import claimed
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    with fake_cluster(folder=tmp_path_factory.mktemp("cluster")) as found:
+    with cluster_from_environment(folder=tmp_path_factory.mktemp("cluster")) as found:
         yield found
 
 
@@ -51,7 +51,9 @@ class TestRemoveOrphans:
         monkeypatch.setattr(orphans, "YOUNG_S", -1.0)
         assert remove_orphans(wanted.store, dry_run=True) == [left.name]
         assert remove_orphans(wanted.store) == [left.name]
-        cluster.faults.wait(lambda: names_of(cluster.faults.objects("jobs")) == [wanted.name], "it to go")
+        cluster.wait(lambda: left.name not in names_of(cluster.objects("jobs")), "it to go")
+        assert wanted.name in names_of(cluster.objects("jobs"))
+        backend.stop(wanted)
 
 
 class TestWithoutACluster:

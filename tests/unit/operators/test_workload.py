@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import TaskAwaitingInput
 from genai_operators.compute.contract import Artifact, Result
 from genai_operators.exceptions import BadWorkload, DataError, GateFailed, StoreUnavailable
 from genai_operators.operators.links import ReportLink, RunLink
+from genai_operators.operators.placement import Placement
 from genai_operators.operators.retry import RETRY_DELAYS, FailureRetryPolicy
 from genai_operators.operators.workload import ACCEPT, REJECT
 from genai_operators.store import Store, canonical_json
@@ -198,6 +199,10 @@ class TestAuthoring:
     def test_an_unknown_phase_is_refused_when_the_file_is_parsed(self) -> None:
         with pytest.raises(ValueError, match="waiting"):
             CheckpointingOperator(task_id="t", settings={}, phase_timeouts={"waiting": timedelta(1)})
+
+    def test_what_it_may_resume_in_vain_reaches_whoever_waits(self) -> None:
+        operator = CheckpointingOperator(task_id="t", settings={}, resumes_without_progress=7)
+        assert operator._limits(Placement(backend={"target": "local"}))["resumes_without_progress"] == 7
 
     def test_lineage_names_what_went_in_and_what_came_out(self) -> None:
         operator = CheckpointingOperator(task_id="t", settings={})

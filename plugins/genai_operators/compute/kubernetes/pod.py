@@ -8,7 +8,7 @@ from typing import Any
 
 from genai_operators.compute.contract import Attempt
 from genai_operators.compute.kubernetes import names, placement
-from genai_operators.compute.kubernetes.settings import KubernetesSettings
+from genai_operators.compute.kubernetes.settings import DEFAULT_SCRATCH_BYTES, KubernetesSettings
 from genai_operators.compute.resources import Resources
 from genai_operators.exceptions import ConfigurationError
 
@@ -201,7 +201,8 @@ def _mounts(request: PodRequest) -> dict[str, str]:
 def _volumes(request: PodRequest) -> list[dict[str, Any]]:
     """The writable scratch, ``/dev/shm`` (whose use counts against the container's memory), and the user's claims."""
     settings, shared = request.settings, request.resources.shared_memory_bytes
-    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": str(settings.scratch_bytes)}}]
+    room = settings.scratch_bytes or max(DEFAULT_SCRATCH_BYTES, request.resources.scratch_bytes)
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {"sizeLimit": str(room)}}]
     if shared:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared)}})
     for number, claim in enumerate(settings.volume_claims):

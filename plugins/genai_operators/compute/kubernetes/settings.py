@@ -15,6 +15,8 @@ from genai_operators.spec.credentials import looks_like_credential
 CONNECTION = "genai_kubernetes"
 #: A checkpoint whose duration nobody has measured gets this long.
 DEFAULT_GRACE_S = 120.0
+#: A writable folder has room for this much, where nobody sets it and no plan knows the model.
+DEFAULT_SCRATCH_BYTES = 20 * GIB
 DAY_S = 24 * 3600
 MULTI_NODE = ("jobset", "trainjob")
 TOPOLOGY = ("required", "preferred", "unconstrained")
@@ -45,7 +47,8 @@ class KubernetesSettings:
     :param mig_profile: a slice instead of whole GPUs, e.g. ``1g.10gb`` (strategy "mixed").
     :param device_class: claim GPUs by dynamic resource allocation from this DeviceClass, e.g. ``gpu.nvidia.com``.
     :param grace_s: from SIGTERM to SIGKILL; ``None``: twice the longest checkpoint so far, at least 120 s.
-    :param scratch_bytes: size of the one writable folder. :param ttl_s: how long a finished job can be looked at.
+    :param scratch_bytes: most that the one writable folder may hold; ``None``: what the plan says that the model needs,
+        at least 20 GiB. :param ttl_s: how long a finished job can be looked at.
     :param multi_node: what runs several nodes. :param training_runtime: of a TrainJob.
     :param prices: GPU in the catalogue -> {"on_demand", "spot"}: of one GPU and hour. A rung's own price otherwise.
     """
@@ -81,7 +84,7 @@ class KubernetesSettings:
     mig_profile: str | None = None
     device_class: str | None = None
     grace_s: float | None = None
-    scratch_bytes: int = 20 * GIB
+    scratch_bytes: int | None = None
     ttl_s: int = DAY_S
     multi_node: str = "jobset"
     training_runtime: str = "torch-distributed"

@@ -12,7 +12,7 @@ from genai_operators.compute.contract import GONE, Phase
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.exceptions import ClusterUnavailable, ConfigurationError, QuotaExceeded
 from tests.unit.compute.kubernetes.conftest import backend_for
-from tests.unit.compute.kubernetes.workloads import claimed, probe_until
+from tests.unit.compute.kubernetes.workloads import claimed, probe_until, store_in
 
 
 class TestOneAttemptIsOneJob:
@@ -20,24 +20,24 @@ class TestOneAttemptIsOneJob:
         assert backend.probe(attempt).reason == "absent"
         backend.launch(attempt)
         last = probe_until(backend, attempt, "succeeded", "failed")[-1]
-        assert last.phase is Phase.SUCCEEDED, cluster.faults.describe()
+        assert last.phase is Phase.SUCCEEDED, cluster.describe()
         assert attempts.find_result(attempt.store, attempt.directory) is not None
 
     def test_launching_again_adopts_it(self, cluster, backend, attempt):
-        before = cluster.faults.created("jobs")
+        before = cluster.created("jobs")
         for _ in range(3):
             backend.launch(attempt)
-        assert cluster.faults.created("jobs") == before + 1
+        assert cluster.created("jobs") == before + 1
 
     def test_a_create_whose_answer_was_lost_made_one_job(self, cluster, backend, attempt):
-        before = cluster.faults.created("jobs")
+        before = cluster.created("jobs")
         cluster.faults.lose_answers(1)
         backend.launch(attempt)
-        assert cluster.faults.created("jobs") == before + 1
+        assert cluster.created("jobs") == before + 1
 
     def test_a_namesake_is_not_taken_over(self, cluster, backend, tmp_path):
         backend.launch(claimed(tmp_path / "theirs"))
-        ours = claimed(tmp_path / "ours", witness=str(tmp_path / "theirs" / "witness-one"))
+        ours = claimed(tmp_path / "ours", **spec_of(tmp_path / "theirs")["params"])
         with pytest.raises(ConfigurationError, match="not of"):
             backend.launch(ours)
         assert backend.probe(ours).reason == "absent"
@@ -45,11 +45,15 @@ class TestOneAttemptIsOneJob:
         assert backend.probe(claimed_again(tmp_path / "theirs")).reason != "absent"
 
 
+def spec_of(folder):
+    """Of the one workload there."""
+    attempt = claimed_again(folder)
+    return attempt.store.get_json(f"{attempt.directory}/spec.json")
+
+
 def claimed_again(folder):
     """The attempt that :func:`claimed` made there."""
-    from genai_operators.store import Store
-
-    store = Store.open(folder.as_uri())
+    store = store_in(folder)
     (name,) = store.list_names("workloads/checkpointing")
     found = attempts.newest_attempt(store, f"workloads/checkpointing/{name}")
     assert found is not None
@@ -59,25 +63,23 @@ def claimed_again(folder):
 def begin(cluster, backend, attempt):
     """Launch it and wait until its supervisor has begun; returns its pod."""
     backend.launch(attempt)
-    pod = cluster.faults.wait_for_pod(attempt.name)
-    cluster.faults.wait(lambda: attempt.store.exists(attempt.path("started.json")), "its begin")
+    pod = cluster.wait_for_pod(attempt.name)
+    cluster.wait(lambda: attempt.store.exists(attempt.path("started.json")), "its begin")
     return pod
 
 
 class TestPreemption:
     def test_the_same_job_begins_again_and_the_result_is_the_same(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, steps=60, step_s=0.05)
-        created = cluster.faults.created("jobs")
+        created = cluster.created("jobs")
         backend.launch(attempt)
-        pod = cluster.faults.wait_for_pod(attempt.name)
-        cluster.faults.wait(
-            lambda: attempts.newest_checkpoint_step(attempt.store, attempt.directory) > 0, "a checkpoint"
-        )
+        pod = cluster.wait_for_pod(attempt.name)
+        cluster.wait(lambda: attempts.newest_checkpoint_step(attempt.store, attempt.directory) > 0, "a checkpoint")
         cluster.faults.preempt(pod)
         phases = {probe.phase for probe in probe_until(backend, attempt, "succeeded", "failed")}
         assert Phase.SUCCEEDED in phases
         assert Phase.FAILED not in phases
-        assert cluster.faults.created("jobs") == created + 1
+        assert cluster.created("jobs") == created + 1
         assert attempts.find_result(attempt.store, attempt.directory).attempt == 1
 
     def test_it_is_told_while_the_next_pod_waits(self, cluster, backend, tmp_path):
@@ -97,7 +99,7 @@ class TestTheEnd:
         for name, error in (("out_of_memory", "OutOfMemory"), ("kill_container", None)):
             attempt = claimed(tmp_path / name, steps=2000, step_s=0.05)
             backend.launch(attempt)
-            getattr(cluster.faults, name)(cluster.faults.wait_for_pod(attempt.name))
+            getattr(cluster.faults, name)(cluster.wait_for_pod(attempt.name))
             last = probe_until(backend, attempt, "succeeded", "failed")[-1]
             assert (last.phase, last.error) == (Phase.FAILED, error)
 
@@ -133,7 +135,7 @@ class TestTheEnd:
         cluster.delete_job(attempt.name)
         last = probe_until(backend, attempt, "failed")[-1]
         assert (last.reason, last.error) == ("deleted", None)
-        assert cluster.faults.pods(attempt.name) == []
+        assert cluster.pods(attempt.name) == []
 
     def test_what_was_given_up_never_begins(self, cluster, backend, attempt):
         attempts.request_cancel(attempt, reason="nobody wants it")
@@ -147,14 +149,14 @@ class TestStop:
         backend.stop(attempt)
         backend.stop(attempt)
         probe_until(backend, attempt, "failed")
-        assert cluster.faults.pods(attempt.name) == []
+        assert cluster.pods(attempt.name) == []
 
     def test_it_stays_alive_while_its_pod_is_stuck(self, cluster, backend, tmp_path):
         attempt = claimed(tmp_path, steps=2000, step_s=0.05)
         pod = begin(cluster, backend, attempt)
         cluster.faults.stick(pod)
         backend.stop(attempt)
-        cluster.faults.wait(lambda: not cluster.faults.process_of(pod), "its process to end")
+        cluster.wait(lambda: not cluster.faults.process_of(pod), "its process to end")
         assert backend.probe(attempt).phase is Phase.RUNNING
         cluster.faults.unstick(pod)
         probe_until(backend, attempt, "failed")
@@ -207,7 +209,7 @@ class TestFaultsOfTheApi:
         began = time.monotonic()
         with pytest.raises(ClusterUnavailable):
             backend.launch(attempt)
-        cluster.faults.wait(lambda: time.monotonic() - began > 3.6, "the outage to end")
+        cluster.wait(lambda: time.monotonic() - began > 3.6, "the outage to end")
         backend.launch(attempt)
 
     def test_an_expired_token_is_renewed(self, cluster, backend, attempt):
@@ -229,12 +231,12 @@ class TestUsage:
         attempt = claimed(tmp_path, resources=resources, steps=2000, step_s=0.05)
         assert backend.usage(attempt) == []
         backend.launch(attempt)
-        cluster.faults.wait_for_pod(attempt.name)
+        cluster.wait_for_pod(attempt.name)
         (used,) = backend.usage(attempt)
         assert (used.machine, used.gpu, used.gpu_count, used.spot) == ("p5.48xlarge", "h100", 2, True)
         assert used.price_per_hour == pytest.approx(4.0)
         assert not used.ended
-        later = cluster.faults.wait(lambda: [u for u in backend.usage(attempt) if u.seconds > 1.0], "time to pass")
+        later = cluster.wait(lambda: [u for u in backend.usage(attempt) if u.seconds > 1.0], "time to pass")
         assert later[0].cost == pytest.approx(4.0 * later[0].seconds / 3600)
         backend.stop(attempt)
 
@@ -242,7 +244,7 @@ class TestUsage:
         backend = backend_for(cluster, connection="usage-denied")
         attempt = claimed(tmp_path, resources=Resources(price_per_hour=1.5, cpu=0.1), steps=2000, step_s=0.05)
         backend.launch(attempt)
-        cluster.faults.wait_for_pod(attempt.name)
+        cluster.wait_for_pod(attempt.name)
         cluster.faults.deny("get", "nodes")
         (used,) = backend.usage(attempt)
         assert (used.machine, used.price_per_hour) == ("", 1.5)

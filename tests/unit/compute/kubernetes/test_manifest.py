@@ -139,6 +139,11 @@ class TestThePodIsConfined:
         for name in ("HOME", "TMPDIR", "HF_HOME", "GENAI_SCRATCH_ROOT"):
             assert told[name].startswith("/scratch")
 
+    @pytest.mark.parametrize(("needed", "room"), [(0, 20), (4 * GIB, 20), (90 * GIB, 90)])
+    def test_scratch_has_room_for_the_model_that_was_planned(self, tmp_path, needed, room):
+        (volume,) = pod_of(job_of(tmp_path, scratch_bytes=needed))["volumes"]
+        assert volume["emptyDir"]["sizeLimit"] == str(room * GIB)
+
     def test_shared_memory_is_part_of_the_limit(self, tmp_path):
         pod = pod_of(job_of(tmp_path, memory_bytes=8 * GIB, shared_memory_bytes=2 * GIB))
         assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(2 * GIB)}} in pod["volumes"]

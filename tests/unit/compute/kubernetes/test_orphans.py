@@ -60,8 +60,8 @@ class TestWhatIsRemoved:
         (orphan,) = search(backend, wanted.store).find(now=time.time() + LATER_S)
         assert "no claim" in orphan.describe()
         assert search(backend, wanted.store).remove(orphan)
-        cluster.faults.wait(lambda: not search(backend, wanted.store).remove(orphan), "it to go")
-        assert cluster.faults.pods(wanted.name) == []
+        cluster.wait(lambda: not search(backend, wanted.store).remove(orphan), "it to go")
+        assert cluster.pods(wanted.name) == []
 
     def test_a_job_whose_attempt_ended_long_ago(self, backend, wanted):
         attempts.give_up(wanted, WorkloadFailed("enough"))
@@ -86,8 +86,8 @@ class TestWhatIsRemoved:
         cluster.faults.wait(lambda: not cluster.faults.objects("trainjobs"), "it to go")
 
     def test_a_pod_without_its_job(self, cluster, backend, wanted):
-        cluster.faults.delete("jobs", wanted.name, propagation="Orphan")
+        cluster.delete_job(wanted.name, propagation="Orphan")
         (orphan,) = search(backend, wanted.store).find(now=time.time() + LATER_S)
         assert orphan.kind == "Pod"
         assert search(backend, wanted.store).remove(orphan)
-        cluster.faults.wait(lambda: not cluster.faults.pods(wanted.name), "it to go")
+        cluster.wait(lambda: not cluster.pods(wanted.name), "it to go")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 
 import pytest
@@ -17,23 +18,27 @@ from tests.fakes import checkpointing
 from tests.unit.compute.kubernetes.test_backend import begin
 from tests.unit.compute.kubernetes.workloads import claimed, probe_until
 
+H100 = "NVIDIA-H100-80GB-HBM3"
 KUEUE = "/apis/kueue.x-k8s.io/v1beta2"
 ONE_GPU = Resources(gpu="h100", gpu_count=1, gpu_memory_bytes=60 * GIB, cpu=0.1, memory_bytes=GIB)
 
 
 @pytest.fixture
-def queued(backend):
+def queued(cluster, backend):
     """A backend whose jobs go through a queue with room for one GPU."""
-    api = backend.api
+    cluster.require_gpu(H100)
+    api, name = backend.api, f"research-{secrets.token_hex(4)}"
     amounts = [("cpu", "16"), ("memory", "64Gi"), ("nvidia.com/gpu", "1")]
-    resources = [{"name": name, "nominalQuota": quota} for name, quota in amounts]
-    groups = [{"coveredResources": [n for n, _ in amounts], "flavors": [{"name": "any", "resources": resources}]}]
-    api.create(f"{KUEUE}/resourceflavors", {"metadata": {"name": "any"}, "spec": {}})
+    resources = [{"name": each, "nominalQuota": quota} for each, quota in amounts]
+    groups = [{"coveredResources": [n for n, _ in amounts], "flavors": [{"name": name, "resources": resources}]}]
     spec = {"resourceGroups": groups, "namespaceSelector": {}}
-    api.create(f"{KUEUE}/clusterqueues", {"metadata": {"name": "research"}, "spec": spec})
-    local = {"metadata": {"name": "research"}, "spec": {"clusterQueue": "research"}}
-    api.create(f"{KUEUE}/namespaces/{backend.namespace}/localqueues", local)
-    return replace(backend, queue="research")
+    local = f"{KUEUE}/namespaces/{backend.namespace}/localqueues"
+    made = [(f"{KUEUE}/resourceflavors", {}), (f"{KUEUE}/clusterqueues", spec), (local, {"clusterQueue": name})]
+    for path, each in made:
+        api.create(path, {"metadata": {"name": name}, "spec": each})
+    yield replace(backend, queue=name)
+    for path, _ in reversed(made):
+        api.delete(f"{path}/{name}", uid=api.find(f"{path}/{name}")["metadata"]["uid"])
 
 
 class TestQueue:
@@ -42,13 +47,13 @@ class TestQueue:
         second = claimed(tmp_path, name="second", resources=ONE_GPU)
         begin(cluster, queued, first)
         queued.launch(second)
-        waits = cluster.faults.wait(
+        waits = cluster.wait(
             lambda: (probe := queued.probe(second)) and "quota" in probe.detail and probe,
             "the queue's words",
             seconds=30,
         )
         assert waits.phase is Phase.QUEUED
-        assert "queue research" in waits.detail
+        assert f"queue {queued.queue}" in waits.detail
         assert "nvidia.com/gpu" in waits.detail
         queued.stop(first)
         assert probe_until(queued, second, "succeeded", "failed")[-1].phase is Phase.SUCCEEDED
@@ -77,14 +82,19 @@ class TestQueue:
 
 class TestClaimedDevices:
     def test_the_claim_is_made_beside_the_job_and_goes_with_it(self, cluster, backend, tmp_path):
+        cluster.require_gpu(H100)
         attempt = claimed(tmp_path, resources=ONE_GPU, steps=2000, step_s=0.05)
         by_claim = replace(backend, device_class="gpu.nvidia.com")
         begin(cluster, by_claim, attempt)
         by_claim.launch(attempt)
-        (template,) = cluster.faults.objects("resourceclaimtemplates")
-        assert template["metadata"]["ownerReferences"][0]["name"] == attempt.name
+
+        def owners():
+            templates = cluster.objects("resourceclaimtemplates")
+            return [template["metadata"]["ownerReferences"][0]["name"] for template in templates]
+
+        assert owners().count(attempt.name) == 1
         by_claim.stop(attempt)
-        cluster.faults.wait(lambda: not cluster.faults.objects("resourceclaimtemplates"), "the claim to go")
+        cluster.wait(lambda: attempt.name not in owners(), "the claim to go")
 
     def test_one_whose_claim_is_refused_leaves_no_job_that_waits_for_it(self, cluster, backend, tmp_path):
         workload = Workload(kind=checkpointing.KIND, params={"name": "refused"})
@@ -111,6 +121,6 @@ class TestClaimedDevices:
         cluster.faults.deny("create", "resourceclaimtemplates")
         with pytest.raises(Exception, match="resourceclaimtemplates"):
             by_claim.launch(attempt)
-        cluster.faults.wait(lambda: cluster.faults.pods(attempt.name), "its pod")
+        cluster.wait(lambda: cluster.pods(attempt.name), "its pod")
         cluster.faults.well()
         probe_until(by_claim, attempt, "succeeded")

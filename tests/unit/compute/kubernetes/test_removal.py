@@ -32,7 +32,7 @@ class TestLostNode:
         seen = probe_until(on_it, attempt, "failed", every_s=0.3)
         assert any("by force" in probe.detail for probe in seen), seen
         assert seen[-1].error is None
-        assert cluster.faults.pods(attempt.name) == []
+        assert cluster.pods(attempt.name) == []
 
     def test_a_pod_that_is_slow_on_a_good_node_is_left_alone(self, cluster, backend, tmp_path, impatient):
         attempt = claimed(tmp_path, steps=2000, step_s=0.05)
@@ -42,6 +42,6 @@ class TestLostNode:
         (probe,) = probe_until(backend, attempt, "stuck")[-1:]
         assert probe.phase is Phase.RUNNING
         assert "by force" not in backend.probe(attempt).detail
-        assert [each["metadata"]["name"] for each in cluster.faults.pods(attempt.name)] == [stuck]
+        assert [each["metadata"]["name"] for each in cluster.pods(attempt.name)] == [stuck]
         cluster.faults.unstick(stuck)
         backend.stop(attempt)

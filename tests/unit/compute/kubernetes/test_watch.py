@@ -14,8 +14,8 @@ from tests.unit.compute.kubernetes.workloads import claimed, probe_until
 
 def connected(cluster, backend):
     """The shared watch, once it is up to date."""
-    found = cluster.faults.wait(lambda: shared_watch(backend.api, backend.namespace), "a watch that pays")
-    cluster.faults.wait(lambda: found.look("any") is not None, "the watch to connect")
+    found = cluster.wait(lambda: shared_watch(backend.api, backend.namespace), "a watch that pays")
+    cluster.wait(lambda: found.look("any") is not None, "the watch to connect")
     return found
 
 
@@ -57,7 +57,7 @@ class TestWhatItMisses:
         lists, watches = cluster.faults.requests("list", "pods"), cluster.faults.requests("watch", "pods")
         cluster.faults.drop_watches()
         backend.launch(attempt)
-        cluster.faults.wait(lambda: (sight := found.look(attempt.name)) and sight.pods, "the watch to see the pod")
+        cluster.wait(lambda: (sight := found.look(attempt.name)) and sight.pods, "the watch to see the pod")
         assert cluster.faults.requests("list", "pods") == lists
         assert cluster.faults.requests("watch", "pods") == watches + 1
 
@@ -67,7 +67,7 @@ class TestWhatItMisses:
         lists = cluster.faults.requests("list", "pods")
         cluster.faults.expire_watches(2)
         begin(cluster, backend, attempt)
-        cluster.faults.wait(lambda: (sight := found.look(attempt.name)) and sight.pods, "the watch to see the pod")
+        cluster.wait(lambda: (sight := found.look(attempt.name)) and sight.pods, "the watch to see the pod")
         assert cluster.faults.requests("list", "pods") > lists
         assert backend.probe(attempt).phase is Phase.RUNNING
         backend.stop(attempt)
@@ -77,8 +77,8 @@ class TestWhatItMisses:
         begin(cluster, backend, attempt)
         found = connected(cluster, backend)
         cluster.faults.outage(1.0)
-        cluster.faults.wait(lambda: found.look(attempt.name) is None, "the watch to notice")
-        cluster.faults.wait(lambda: found.look(attempt.name) is not None, "the watch to be back")
+        cluster.wait(lambda: found.look(attempt.name) is None, "the watch to notice")
+        cluster.wait(lambda: found.look(attempt.name) is not None, "the watch to be back")
         assert backend.probe(attempt).phase is Phase.RUNNING
         backend.stop(attempt)
 
@@ -88,7 +88,7 @@ class TestWhatItMisses:
         begin(cluster, backend, attempt)
         connected(cluster, backend)
         cluster.faults.stall_watches()
-        cluster.faults.delete("jobs", attempt.name, propagation="Orphan")
+        cluster.delete_job(attempt.name, propagation="Orphan")
         assert backend.probe(attempt).phase is Phase.RUNNING
         cluster.faults.stall_watches(False)
         cluster.faults.drop_watches()
@@ -101,8 +101,8 @@ class TestWhatItMisses:
         first = begin(cluster, backend, attempt)
         connected(cluster, backend)
         cluster.faults.preempt(first)
-        cluster.faults.wait_for_pod(attempt.name, other_than=first)
-        used = cluster.faults.wait(lambda: len(found := backend.usage(attempt)) == 2 and found, "both pods")
+        cluster.wait_for_pod(attempt.name, other_than=first)
+        used = cluster.wait(lambda: len(found := backend.usage(attempt)) == 2 and found, "both pods")
         assert sorted(each.ended for each in used) == [False, True]
         backend.stop(attempt)
 
@@ -112,7 +112,7 @@ class TestIdleness:
         connected(cluster, backend)
         monkeypatch.setattr(watch, "IDLE_S", 0.0)
         cluster.faults.drop_watches()
-        cluster.faults.wait(
+        cluster.wait(
             lambda: not [each for each in threading.enumerate() if each.name.startswith("watch ")], "the threads to end"
         )
 
@@ -124,7 +124,7 @@ class TestItsOwnFaults:
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
         cluster.faults.expire_watches(2)
         backend.api.create(backend.paths.pods, ours("breaks-it"))
-        cluster.faults.wait(lambda: not found.alive, "a thread to die")
+        cluster.wait(lambda: not found.alive, "a thread to die")
         monkeypatch.undo()
         assert found.look("any") is None
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))

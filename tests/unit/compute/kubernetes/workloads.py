@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,22 @@ from genai_operators.compute.kubernetes.backend import KubernetesCompute
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.store import Store
 from tests.fakes import checkpointing
+from tests.fakes.kubernetes.fixture import is_real, real_store
 
 PATIENCE_S = 60.0
+RUN = secrets.token_hex(4)
+
+
+def store_in(folder: Path) -> Store:
+    """A store that the pods reach, one for each folder of this process."""
+    return Store.open(f"{real_store()}/{RUN}{folder}" if is_real() else folder.as_uri())
 
 
 def claimed(folder: Path, *, name: str = "one", resources: Resources | None = None, **params: Any) -> Attempt:
-    """Attempt 1 at a workload of a twentieth of a second a step."""
-    store = Store.open(folder.as_uri())
-    told = {"steps": 5, "step_s": 0.02, "witness": str(folder / f"witness-{name}"), "name": name, **params}
+    """Attempt 1 at a workload of a fiftieth of a second a step. On a real cluster a folder is one of its store."""
+    store = store_in(folder)
+    witness = "/scratch/witness" if is_real() else str(folder / f"witness-{name}")
+    told = {"steps": 5, "step_s": 0.02, "witness": witness, "name": name, "folder": f"{RUN}{folder}", **params}
     workload = Workload(kind=checkpointing.KIND, params=told)
     store.create_json(f"{workload.directory}/spec.json", workload.to_json())
     attempt = attempts.claim(
