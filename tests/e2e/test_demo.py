@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.workload_env]
 MODEL = "support_bot"
 DEMO_TIMEOUT_S = 1500
 TAKEN_PORT = PREFERRED_PORTS["airflow"]
-#: Requests that the bad release can have met after the last look at Envoy's counter.
-UNSEEN_REQUESTS = 30
+#: On a busy machine Envoy's counter is looked at every few seconds, and the bad release lives for half a minute.
+MOST_UNSEEN = 4
 #: Data sets, which feedback's rows belong to, and what is trained on them.
 LEARNT_FROM = re.compile(r"^workloads/.*/(output|checkpoints)/")
 
@@ -175,22 +175,19 @@ class TestDemo:
         assert sum(is_json_object(answer) for answer in answers) >= 18
 
     def test_the_exposed_requests_are_few_and_were_counted_by_the_gateway(self, demo: Demo) -> None:
-        """Envoy's own counter, last looked at up to a second before it went with the release; and the users' count."""
+        """By Envoy's own counter, last looked at shortly before it went with the release, and by the users' count."""
         counted = [count for name, count in demo.summary["gateway_counted"].items() if name.endswith("-unreliable")]
         exposed, answered = demo.summary["exposed_requests"], sum(demo.summary["requests_by_deployment"].values())
-        assert 0 < sum(counted) <= exposed <= sum(counted) + UNSEEN_REQUESTS
+        assert 0 < sum(counted) <= exposed <= MOST_UNSEEN * sum(counted)
         sent = demo.summary["users"]["sent"]
         assert 0.95 * sent <= answered <= sent
         assert exposed < answered / 4
 
     def test_envoy_counted_requests_of_the_champion(self, demo: Demo) -> None:
         stats = httpx.get(f"{demo.layout.gateway_admin_url}/stats?format=json&filter=upstream_rq_total").json()["stats"]
-        name = f"cluster.{MODEL}-v{demo.summary['champions']['second']}-standard.upstream_rq_total"
-        (counted,) = [stat["value"] for stat in stats if stat.get("name") == name]
-        assert (
-            counted
-            >= demo.summary["requests_by_deployment"][f"{MODEL}-v{demo.summary['champions']['second']}-standard"]
-        )
+        name = f"{MODEL}-v{demo.summary['champions']['second']}-standard"
+        (counted,) = [stat["value"] for stat in stats if stat.get("name") == f"cluster.{name}.upstream_rq_total"]
+        assert counted >= demo.summary["requests_by_deployment"][name]
 
     def test_lineage_leads_from_data_to_the_endpoint(self, demo: Demo) -> None:
         """Task by task, what one wrote is what the next one read."""
@@ -310,10 +307,10 @@ def propensities(demo: Demo) -> dict[str, list[float]]:
 
 
 def texts_of_users(store: Store) -> list[str]:
-    """Every tenth message of the captured traffic."""
+    """Every fourth message of the captured traffic."""
     batches = [store.get(info.path) for info in store.list(f"traffic/{MODEL}/text") if info.size]
     records = [json.loads(line) for batch in batches for line in batch.splitlines()]
-    return sorted({record["messages"][-1]["content"] for record in records if record.get("messages")})[::10]
+    return sorted({record["messages"][-1]["content"] for record in records if record.get("messages")})[::4]
 
 
 def prompts(count: int) -> list[str]:
