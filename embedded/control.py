@@ -129,7 +129,9 @@ def beats(url: str, component: str, *, since: float) -> bool:
     text = _get(url)
     found = json.loads(text).get(component, {}) if text is not None else {}
     heartbeat = found.get(f"latest_{component}_heartbeat")
-    return found.get("status") == "healthy" and datetime.fromisoformat(heartbeat).timestamp() >= since
+    if found.get("status") != "healthy" or heartbeat is None:
+        return False
+    return datetime.fromisoformat(heartbeat).timestamp() >= since
 
 
 def status(directory: Path) -> list[tuple[str, str, str]]:
