@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -246,10 +247,10 @@ class TestCommands:
         assert programs(demo) == before
 
     def test_a_component_that_dies_is_started_again(self, demo: Demo, project_root: Path) -> None:
-        before = programs(demo)["triggerer"]
+        before, killed_at = programs(demo)["triggerer"], time.time()
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: programs(demo).get("triggerer", before) != before, what="another triggerer", patience_s=120.0)
-        control.wait_until_ready(demo.layout)
+        control.wait_until_ready(demo.layout, since=killed_at)
         shown = command(project_root, "status", demo)
         for name, pid in programs(demo).items():
             assert re.search(rf"^{re.escape(name)} +RUNNING +pid {pid},", shown, flags=re.MULTILINE), shown
