@@ -223,11 +223,11 @@ class TestDemo:
             assert not any(text in values for text in texts), run_id
 
     def test_everything_listens_on_loopback_alone(self, demo: Demo) -> None:
+        processes = {process.pid for process in of_platform(demo.layout.directory)}
         sockets = [
             connection.laddr
-            for process in of_platform(demo.layout.directory)
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
+            for connection in psutil.net_connections(kind="inet")
+            if connection.pid in processes and connection.status == psutil.CONN_LISTEN
         ]
         assert set(demo.layout.ports.values()) <= {address.port for address in sockets}
         assert {address.ip for address in sockets} == {HOST}
