@@ -71,7 +71,9 @@ class AirflowApi:
     def xcoms(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """Every XCom of a run, with its value."""
         run = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances"
-        listed = self._request("GET", f"{run}/~/xcomEntries", params={"limit": 1000})["xcom_entries"]
+        listed: list[dict[str, Any]] = []
+        while page := self._request("GET", f"{run}/~/xcomEntries", params={"offset": len(listed)})["xcom_entries"]:
+            listed += page
         return [self._request("GET", f"{run}/{x['task_id']}/xcomEntries/{x['key']}") for x in listed]
 
     def log(self, dag: str, run_id: str, task: str, *, try_number: int = 1) -> str:

@@ -31,8 +31,8 @@ from embedded.layout import ROOT, Layout
 from embedded.processes import end_all, of_platform
 from genai_operators.exceptions import ConfigurationError, GenaiError
 
-#: MLflow's cold start was seen to take 46 s on a loaded machine, Airflow's API server 30 s.
-READY_TIMEOUT_S = 240.0
+#: MLflow's cold start was seen to take 46 s on a loaded machine, and 220 s where twelve others waited for two cores.
+READY_TIMEOUT_S = 480.0
 POLL_INTERVAL_S = 0.25
 #: A checkpoint was measured to take under a second.
 CHECKPOINT_PATIENCE_S = 10.0
@@ -129,7 +129,9 @@ def beats(url: str, component: str, *, since: float) -> bool:
     text = _get(url)
     found = json.loads(text).get(component, {}) if text is not None else {}
     heartbeat = found.get(f"latest_{component}_heartbeat")
-    return found.get("status") == "healthy" and datetime.fromisoformat(heartbeat).timestamp() >= since
+    if found.get("status") != "healthy" or heartbeat is None:
+        return False
+    return datetime.fromisoformat(heartbeat).timestamp() >= since
 
 
 def status(directory: Path) -> list[tuple[str, str, str]]:

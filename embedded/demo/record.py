@@ -16,6 +16,7 @@ def empty() -> dict[str, Any]:
     return {
         "ok": False,
         "error": None,
+        "traceback": None,
         "stages": [],
         "seconds": None,
         "airflow": None,

@@ -100,7 +100,7 @@ def _traffic(traffic: list[dict[str, Any]], *, forecast: str | None) -> list[Row
 
 
 def _exposed(record: dict[str, Any]) -> list[Row]:
-    if record["exposed_requests"] is None:
-        return []
     answered = sum(record["requests_by_deployment"].values())
+    if not answered:
+        return []
     return [("requests that met it", str(record["exposed_requests"]), f"of {answered} in all")]

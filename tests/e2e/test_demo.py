@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.workload_env]
 MODEL = "support_bot"
 DEMO_TIMEOUT_S = 1500
 TAKEN_PORT = PREFERRED_PORTS["airflow"]
-#: Requests that the bad release can have met after the last look at Envoy's counter.
-UNSEEN_REQUESTS = 30
+#: On a busy machine Envoy's counter is looked at every few seconds, and the bad release lives for half a minute.
+MOST_UNSEEN = 4
 #: Data sets, which feedback's rows belong to, and what is trained on them.
 LEARNT_FROM = re.compile(r"^workloads/.*/(output|checkpoints)/")
 
@@ -175,22 +176,19 @@ class TestDemo:
         assert sum(is_json_object(answer) for answer in answers) >= 18
 
     def test_the_exposed_requests_are_few_and_were_counted_by_the_gateway(self, demo: Demo) -> None:
-        """Envoy's own counter, last looked at up to a second before it went with the release; and the users' count."""
+        """By Envoy's own counter, last looked at shortly before it went with the release, and by the users' count."""
         counted = [count for name, count in demo.summary["gateway_counted"].items() if name.endswith("-unreliable")]
         exposed, answered = demo.summary["exposed_requests"], sum(demo.summary["requests_by_deployment"].values())
-        assert 0 < sum(counted) <= exposed <= sum(counted) + UNSEEN_REQUESTS
+        assert 0 < sum(counted) <= exposed <= MOST_UNSEEN * sum(counted)
         sent = demo.summary["users"]["sent"]
         assert 0.95 * sent <= answered <= sent
         assert exposed < answered / 4
 
     def test_envoy_counted_requests_of_the_champion(self, demo: Demo) -> None:
         stats = httpx.get(f"{demo.layout.gateway_admin_url}/stats?format=json&filter=upstream_rq_total").json()["stats"]
-        name = f"cluster.{MODEL}-v{demo.summary['champions']['second']}-standard.upstream_rq_total"
-        (counted,) = [stat["value"] for stat in stats if stat.get("name") == name]
-        assert (
-            counted
-            >= demo.summary["requests_by_deployment"][f"{MODEL}-v{demo.summary['champions']['second']}-standard"]
-        )
+        name = f"{MODEL}-v{demo.summary['champions']['second']}-standard"
+        (counted,) = [stat["value"] for stat in stats if stat.get("name") == f"cluster.{name}.upstream_rq_total"]
+        assert counted >= demo.summary["requests_by_deployment"][name]
 
     def test_lineage_leads_from_data_to_the_endpoint(self, demo: Demo) -> None:
         """Task by task, what one wrote is what the next one read."""
@@ -225,11 +223,11 @@ class TestDemo:
             assert not any(text in values for text in texts), run_id
 
     def test_everything_listens_on_loopback_alone(self, demo: Demo) -> None:
+        processes = {process.pid for process in of_platform(demo.layout.directory)}
         sockets = [
             connection.laddr
-            for process in of_platform(demo.layout.directory)
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
+            for connection in psutil.net_connections(kind="inet")
+            if connection.pid in processes and connection.status == psutil.CONN_LISTEN
         ]
         assert set(demo.layout.ports.values()) <= {address.port for address in sockets}
         assert {address.ip for address in sockets} == {HOST}
@@ -249,10 +247,10 @@ class TestCommands:
         assert programs(demo) == before
 
     def test_a_component_that_dies_is_started_again(self, demo: Demo, project_root: Path) -> None:
-        before = programs(demo)["triggerer"]
+        before, killed_at = programs(demo)["triggerer"], time.time()
         os.kill(before, signal.SIGKILL)
         wait_for(lambda: programs(demo).get("triggerer", before) != before, what="another triggerer", patience_s=120.0)
-        control.wait_until_ready(demo.layout)
+        control.wait_until_ready(demo.layout, since=killed_at)
         shown = command(project_root, "status", demo)
         for name, pid in programs(demo).items():
             assert re.search(rf"^{re.escape(name)} +RUNNING +pid {pid},", shown, flags=re.MULTILINE), shown
@@ -310,10 +308,10 @@ def propensities(demo: Demo) -> dict[str, list[float]]:
 
 
 def texts_of_users(store: Store) -> list[str]:
-    """Every tenth message of the captured traffic."""
+    """Every fourth message of the captured traffic."""
     batches = [store.get(info.path) for info in store.list(f"traffic/{MODEL}/text") if info.size]
     records = [json.loads(line) for batch in batches for line in batch.splitlines()]
-    return sorted({record["messages"][-1]["content"] for record in records if record.get("messages")})[::10]
+    return sorted({record["messages"][-1]["content"] for record in records if record.get("messages")})[::4]
 
 
 def prompts(count: int) -> list[str]:

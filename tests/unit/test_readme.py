@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import shutil
@@ -56,6 +57,12 @@ def spans(pattern: str) -> list[re.Match[str]]:
 def outside_make() -> dict[str, str]:
     """``make test`` runs this, and its flags are not for the makes that are started here."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
+@functools.cache
+def make_help() -> str:
+    done = subprocess.run(["make", "help"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def tracked() -> list[str]:
@@ -112,10 +119,7 @@ class TestCommands:
             ["make", "--dry-run", target], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        explained = subprocess.run(
-            ["make", "help"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=True
-        )
-        assert f"make {target} " in explained.stdout
+        assert f"make {target} " in make_help()
 
     @pytest.mark.parametrize("command", sorted(match[1] for match in spans(r"\bpython -m ([^`)]+)")))
     def test_a_program_has_the_options_and_files_that_it_is_given(self, command: str) -> None:

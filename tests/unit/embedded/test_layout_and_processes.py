@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -26,6 +30,7 @@ from embedded.configuration import (
 from embedded.layout import HOST, MAX_SOCKET_PATH_BYTES, Layout, free_port
 from embedded.processes import MARKER, end_all, of_platform
 from genai_operators.exceptions import ConfigurationError
+from tests.fakes.workload_run import wait_for
 
 
 @pytest.fixture
@@ -142,6 +147,60 @@ class TestDatabase:
             monkeypatch.setenv("PLATFORM_DATABASE_URL", f"postgresql+psycopg://u:{password}@127.0.0.1/db")
             keep_database_choice(layout)
         assert "hidden" not in (layout.directory / "database.json").read_text()
+
+
+class TestHealth:
+    @pytest.fixture
+    def health(self) -> Iterator[HTTPServer]:
+        """Airflow's health page, whose body a test sets."""
+
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps(self.server.body).encode())  # type: ignore[attr-defined]
+
+            def log_message(self, *_: object) -> None:
+                """Says nothing."""
+
+        with HTTPServer((HOST, 0), Page) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield server
+            server.shutdown()
+
+    def test_only_a_fresh_heartbeat_is_a_sign_of_life(self, health: HTTPServer) -> None:
+        url = f"http://{HOST}:{health.server_port}"
+        heard = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+        for status, after_s, works in (("healthy", -1, True), ("healthy", 1, False), ("unhealthy", -1, False)):
+            scheduler = {"status": status, "latest_scheduler_heartbeat": heard.isoformat()}
+            health.body = {"scheduler": scheduler, "triggerer": {"status": None}}  # type: ignore[attr-defined]
+            assert control.beats(url, "scheduler", since=heard.timestamp() + after_s) is works
+            assert not control.beats(url, "triggerer", since=0.0)
+        assert not control.beats(f"http://{HOST}:{free_port(0, taken=set())}", "scheduler", since=0.0)
+
+    @pytest.mark.parametrize(
+        ("dead", "told"), [("mlflow", "mlflow does not stay up"), ("bot-v1-standard", "mlflow did not answer within")]
+    )
+    def test_a_component_that_dies_ends_the_wait_and_a_models_server_does_not(
+        self, layout: Layout, monkeypatch: pytest.MonkeyPatch, dead: str, told: str
+    ) -> None:
+        layout.supervisor_configuration.write_text(
+            f"[supervisord]\nlogfile={layout.logs}/supervisord.log\npidfile={layout.directory}/supervisord.pid\n"
+            f"[unix_http_server]\nfile={layout.supervisor_socket}\n"
+            "[rpcinterface:supervisor]\n"
+            "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[program:{dead}]\ncommand=/bin/false\nstartretries=0\n"
+        )
+        supervisord = str(Path(sys.executable).parent / "supervisord")
+        command = [supervisord, "-c", str(layout.supervisor_configuration)]
+        subprocess.run(command, env=environment(layout), check=True, capture_output=True)
+        try:
+            wait_for(lambda: control.status(layout.directory)[0][1] == "FATAL", what="a dead component")
+            monkeypatch.setattr(control, "READY_TIMEOUT_S", 0.5)
+            with pytest.raises(control.PlatformError, match=told):
+                control.wait_until_ready(layout)
+        finally:
+            assert control.down(layout.directory) > 0
 
 
 class TestProcesses:
