@@ -1,7 +1,8 @@
 """The ``evaluate`` workload: does the candidate answer as it should, and not worse than the champion?
 
 Both answer the same held-out items; differences are judged in pairs. Every critical check must pass, so "not worse"
-needs no correction for being one of several (intersection-union); claims of "better" are adjusted together (Holm). What trainers report about themselves counts for nothing here.
+needs no correction for being one of several (intersection-union); claims of "better" are adjusted together (Holm). What
+trainers report about themselves counts for nothing here.
 """
 
 from __future__ import annotations
