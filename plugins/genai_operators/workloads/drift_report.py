@@ -118,7 +118,7 @@ def _policy(page: Page, asked: AskedPolicy) -> None:
     page.heading("Retrain or wait?").text(asked.reason)
     page.figure(
         standing_figure(asked.standings),
-        "Each fact against its threshold. Red: a reason to retrain; amber: a brake that holds it back.",
+        "Each fact against its threshold. Red: a reason to retrain; purple: a brake that holds it back.",
     )
     if asked.attempts:
         rows = [(moment(one.at), str(one.trigger), str(one.outcome).replace("_", " ")) for one in asked.attempts]
