@@ -162,10 +162,13 @@ def _cache(found: Collected) -> None:
     varying = varying_length_cells()
     ours = np.array([training_memory(cell.shape, cell.setup).reserved / cell.memory for cell in varying])
     found.add(f"gpu_plan: {len(varying)} cells of ms-swift, lengths vary, cached memory included; baseline: table",
-              error(ours), "%", baseline=error(rule_ratios(varying, table_rule)))  # fmt: skip
-    found.add(
-        "gpu_plan: lengths vary, under-called with the default margin", 100 * float((ours * MARGIN < 1).mean()), "%"
-    )
+              error(ours), "%", baseline=error(rule_ratios(varying, table_rule)), target=8.0)  # fmt: skip
+    found.add("gpu_plan: lengths vary, cached memory under-called with the default margin",
+              100 * float((ours * MARGIN < 1).mean()), "%", target=10.0)  # fmt: skip
+    # A plan rests on what a run needs; what nvidia-smi shows above it is cache, given back before memory runs out.
+    needed = np.array([training_memory(cell.shape, cell.setup).peak / cell.memory for cell in varying])
+    found.add("gpu_plan: lengths vary, nvidia-smi's figure above the plan's upper bound; of it, only cache is missing",
+              100 * float((needed * MARGIN < 1).mean()), "%")  # fmt: skip
 
 
 def _speed(found: Collected) -> None:

@@ -1,4 +1,4 @@
-"""Plots that several verdicts share: differences with their intervals, and shares against what is allowed."""
+"""Plots of verdicts: differences with their intervals, shares against what is allowed, facts against thresholds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from genai_operators.decisions.policy_standing import Standing
 from genai_operators.decisions.verdict import Check, Outcome
 from genai_operators.report import COLOURS, INK, MUTED, new_figure
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 ROW_HEIGHT_INCHES = 0.36
 LONGEST_LABEL = 48
+FULLEST_BAR = 1.3
 OUTCOME_COLOURS = {
     Outcome.PASS: COLOURS[2],
     Outcome.FAIL: COLOURS[1],
@@ -67,6 +69,23 @@ def share_figure(checks: Sequence[Check], *, xlabel: str) -> Figure:
     largest = max([0.01, *(max(check.observed or 0.0, check.threshold or 0.0) for check in checks)])
     axes.set(ylim=(len(checks) - 0.5, -0.5), xlim=(0, min(1.3, 1.3 * largest)), xlabel=xlabel)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.0e}")
+    return figure
+
+
+def standing_figure(standings: Sequence[Standing]) -> Figure:
+    """How much of its threshold each fact of the policy has reached: right of the line it counts."""
+    figure = new_figure(height=0.8 + ROW_HEIGHT_INCHES * len(standings))
+    axes = figure.axes[0]
+    for row, one in enumerate(standings):
+        reached = COLOURS[3] if one.brake else COLOURS[1]
+        axes.barh(row, min(one.share, FULLEST_BAR), height=0.55, color=reached if one.share >= 1 else COLOURS[0])
+        axes.annotate(
+            one.says, (min(one.share, FULLEST_BAR), row), xytext=(5, 0), textcoords="offset points", va="center",
+            fontsize=8, color=INK,
+        )  # fmt: skip
+    axes.axvline(1, color=INK, linewidth=1.2, linestyle="--")
+    axes.set_yticks(range(len(standings)), [_short(one.name) for one in standings])
+    axes.set(ylim=(len(standings) - 0.5, -0.5), xlim=(0, 2), xlabel="share of the threshold that is reached")
     return figure
 
 

@@ -196,8 +196,11 @@ class TrainingSetup:
         for name in ("micro_batch", "accumulation", "sequence_length", "gpus"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"training setup: {name} is {getattr(self, name)}; at least 1")
-        if not math.isfinite(self.quantized_bytes) or self.quantized_bytes <= 0:
-            raise ConfigurationError(f"training setup: quantized_bytes is {self.quantized_bytes}; above 0")
+        for name in ("quantized_bytes", "dequantise_bytes"):
+            if not math.isfinite(getattr(self, name)) or getattr(self, name) <= 0:
+                raise ConfigurationError(f"training setup: {name} is {getattr(self, name)}; above 0")
+        if self.step_copies is not None and self.step_copies < 0:
+            raise ConfigurationError(f"training setup: step_copies is {self.step_copies}; 0 or more")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigurationError(f"training setup: lora_dropout is {self.lora_dropout}; in [0, 1)")
         self._require_possible()

@@ -34,10 +34,11 @@ from genai_operators.decisions.policy_facts import (
     settings_from_json,
     to_json,
 )
+from genai_operators.decisions.policy_standing import standings
 from genai_operators.decisions.profile import Profile
 from genai_operators.exceptions import BadWorkload, DataError
 from genai_operators.workloads.context import Context, WorkloadOutput
-from genai_operators.workloads.drift_report import PastPeriod, drift_page, strongest
+from genai_operators.workloads.drift_report import AskedPolicy, PastPeriod, drift_page, strongest
 from genai_operators.workloads.embeddings import load_sample, sample_prompts, save_sample
 from genai_operators.workloads.reference import Reference, profile_prompts
 from genai_operators.workloads.traffic import TrafficWindow, read_requests
@@ -131,9 +132,9 @@ def drift(context: Context) -> WorkloadOutput:
         settings=params.watch_settings(),
         more=clusters.sides,
     )
-    moved, decision = clusters.moved(report), _decide(params.policy, drift=report.alarmed)
-    reason = None if decision is None else str(decision["decision"]["reason"])
-    context.log(reason or "no policy was asked")
+    moved = clusters.moved(report)
+    decision, asked = _decide(params.policy, drift=report.alarmed)
+    context.log("no policy was asked" if asked is None else asked.reason)
     found = {
         "version": FOUND_VERSION,
         "period": period,
@@ -155,7 +156,7 @@ def drift(context: Context) -> WorkloadOutput:
         history=params.watch.history,
         sides=(before, current),
         moved=moved,
-        reason=reason,
+        asked=asked,
     )
     return WorkloadOutput(
         verdict=report.verdict,
@@ -246,19 +247,22 @@ def _load_profile(folder: Path) -> Profile:
         raise DataError(f"the profile of an earlier period cannot be read: {error!r}") from error
 
 
-def _decide(policy: PolicyParams | None, *, drift: bool) -> dict[str, Any] | None:
-    """The policy's decision with everything that it was taken from."""
+def _decide(policy: PolicyParams | None, *, drift: bool) -> tuple[dict[str, Any] | None, AskedPolicy | None]:
+    """The policy's decision with everything that it was taken from, as it is stored and as it is shown."""
     if policy is None:
-        return None
+        return None, None
     facts = replace(facts_from_json(policy.facts), drift=drift)
     history = [attempt_from_json(attempt) for attempt in policy.history]
     settings = settings_from_json(policy.settings)
-    return {
+    decided = decide(facts, history, settings)
+    record = {
         "facts": to_json(facts),
         "history": [to_json(attempt) for attempt in history],
         "settings": to_json(settings),
-        "decision": decide(facts, history, settings).to_json(),
+        "decision": decided.to_json(),
     }
+    shown = AskedPolicy(reason=decided.reason, standings=standings(facts, history, settings), attempts=history)
+    return record, shown
 
 
 def _write(context: Context, folder: str, name: str, record: Mapping[str, Any]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from genai_operators.decisions.drift import FeatureDrift
 from genai_operators.decisions.drift_watch import Look, WatchReport
 from genai_operators.decisions.embedding_drift_clusters import ClusterShift
+from genai_operators.decisions.policy_brakes import moment
+from genai_operators.decisions.policy_facts import Attempt
+from genai_operators.decisions.policy_standing import Standing
 from genai_operators.decisions.profile import CategoricalProfile, ColumnProfile, ContinuousProfile, Profile
 from genai_operators.report import COLOURS, MUTED, Page, new_figure
+from genai_operators.report_figures import standing_figure
 from genai_operators.spec.quantities import format_duration
 
 if TYPE_CHECKING:
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
 SHOWN_FEATURES = 6
 SHOWN_CATEGORIES = 12
 SHOWN_CLUSTERS = 8
+SHOWN_ATTEMPTS = 10
 _QUANTILES = tuple(share / 100 for share in range(0, 101, 2))
 
 
@@ -37,6 +43,15 @@ class PastPeriod(BaseModel):
     low: float
     high: float
     raised: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedPolicy:
+    """What the retraining policy said, where each of its facts stands, and the retrainings so far."""
+
+    reason: str
+    standings: Sequence[Standing]
+    attempts: Sequence[Attempt]
 
 
 def strongest(report: WatchReport) -> dict[str, Any] | None:
@@ -61,18 +76,18 @@ def drift_page(
     history: Sequence[PastPeriod],
     sides: tuple[Profile, Profile],
     moved: Sequence[ClusterShift],
-    reason: str | None,
+    asked: AskedPolicy | None,
 ) -> Page:
     """The whole page; no text of a user is in it.
 
     :param sides: profiles of the reference and of the newest period.
     :param moved: clusters of prompts whose share changed.
-    :param reason: what the policy says.
+    :param asked: what the policy says, and where its facts stand.
     """
     page = Page(title, subtitle)
     page.verdict(report.verdict)
-    if reason is not None:
-        page.heading("Retrain or wait?").text(reason)
+    if asked is not None:
+        _policy(page, asked)
     length = format_duration(timedelta(seconds=period_s))
     newest = strongest(report)
     shown = [*history, *([PastPeriod(period=period, raised=report.raised, **newest)] if newest else [])]
@@ -94,8 +109,36 @@ def drift_page(
             ("cluster", "share learnt", "share now", "changed by at least", "q", "ids of requests near its centre"),
             [_cluster_row(shift) for shift in moved[:SHOWN_CLUSTERS]],
         )
+        page.figure(_clusters(moved[:SHOWN_CLUSTERS]), "Their share of the prompts learnt, and of those asked now.")
     _side_by_side(page, report, *sides)
     return page
+
+
+def _policy(page: Page, asked: AskedPolicy) -> None:
+    page.heading("Retrain or wait?").text(asked.reason)
+    page.figure(
+        standing_figure(asked.standings),
+        "Each fact against its threshold. Red: a reason to retrain; purple: a brake that holds it back.",
+    )
+    if asked.attempts:
+        rows = [(moment(one.at), str(one.trigger), str(one.outcome).replace("_", " ")) for one in asked.attempts]
+        page.table(("retrained", "because of", "outcome"), rows[-SHOWN_ATTEMPTS:])
+
+
+def _clusters(moved: Sequence[ClusterShift]) -> Figure:
+    figure = new_figure()
+    axes = figure.axes[0]
+    for offset, (label, shares) in enumerate(
+        (
+            ("learnt", [shift.reference_share for shift in moved]),
+            ("traffic", [shift.current_share for shift in moved]),
+        )
+    ):
+        axes.bar([place + 0.4 * offset for place in range(len(moved))], shares, width=0.38, label=label)
+    axes.set_xticks([place + 0.2 for place in range(len(moved))], [f"{shift.cluster:02d}" for shift in moved])
+    axes.set(xlabel="cluster of prompts", ylabel="share of rows")
+    axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def _most_moved(look: Look) -> FeatureDrift | None:

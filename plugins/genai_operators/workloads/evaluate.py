@@ -1,7 +1,8 @@
 """The ``evaluate`` workload: does the candidate answer as it should, and not worse than the champion?
 
-Both answer the same held-out items; differences are judged in pairs. Every critical check must pass, so none needs a
-correction for being one of several (intersection-union). What trainers report about themselves counts for nothing here.
+Both answer the same held-out items; differences are judged in pairs. Every critical check must pass, so "not worse"
+needs no correction for being one of several (intersection-union); claims of "better" are adjusted together (Holm). What
+trainers report about themselves counts for nothing here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genai_operators.decisions.paired import non_inferiority, superiority, wilson
+from genai_operators.decisions.paired import PairedResult, holm, non_inferiority, superiority, wilson
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import BadWorkload, DataError
 from genai_operators.report import COLOURS, Page, new_figure
@@ -29,6 +30,7 @@ from genai_operators.workloads.scoring import is_exact_match, is_valid
 #: A JSON model whose answers do not parse is no candidate, champion or not: lower bound of the share that parses.
 LOWEST_VALIDITY = 0.9
 OLD, NEW = "old", "new"
+BETTER_THAN_CONSTANT = "better than the most frequent answer"
 
 
 class EvaluateParams(BaseModel):
@@ -158,7 +160,7 @@ def _answers(context: Context, name: str, records: Sequence[Record], *, max_new_
 
 
 def _checks(items: Sequence[Item], params: EvaluateParams) -> list[Check]:
-    checks = []
+    checks, compared = [], _compared(items, params)
     for part in (OLD, NEW):
         chosen = [item for item in items if item.part == part]
         if not chosen:
@@ -166,29 +168,58 @@ def _checks(items: Sequence[Item], params: EvaluateParams) -> list[Check]:
         checks.append(_exact_match(part, chosen, params))
         if params.output is OutputKind.JSON:
             checks.append(_validity(part, chosen, params))
-        if chosen[0].champion_right is not None:
-            checks += _against_champion(part, chosen, params)
+        if (name := _against(part)) in compared:
+            checks.append(compared[name].check(name))
+    check = compared[BETTER_THAN_CONSTANT].check(BETTER_THAN_CONSTANT, severity="warning")
+    checks.append(check if check.outcome is Outcome.PASS else replace(check, outcome=Outcome.WARN))
+    return checks
+
+
+def _against(part: str) -> str:
+    return f"exact match against the champion, {part} rows"
+
+
+def _compared(items: Sequence[Item], params: EvaluateParams) -> dict[str, PairedResult]:
+    """Every comparison in pairs, by the name of its check."""
+    found = {}
+    for part in (OLD, NEW):
+        chosen = [item for item in items if item.part == part]
+        if chosen and chosen[0].champion_right is not None:
+            found[_against(part)] = _against_champion(part, chosen, params)
     old = [item for item in items if item.part == OLD]
-    constant = superiority(
+    found[BETTER_THAN_CONSTANT] = superiority(
         [item.right for item in old],
         [item.constant_right for item in old],
         confidence=params.confidence,
         minimum_items=params.minimum_items,
     )
-    check = constant.check("better than the most frequent answer", severity="warning")
-    checks.append(check if check.outcome is Outcome.PASS else replace(check, outcome=Outcome.WARN))
-    return checks
+    return _jointly(found)
 
 
-def _against_champion(part: str, items: Sequence[Item], params: EvaluateParams) -> list[Check]:
+def _jointly(compared: dict[str, PairedResult]) -> dict[str, PairedResult]:
+    """Claims of superiority that hold together: the risk that any of them is false is the risk of one (Holm)."""
+    claims = [name for name, result in compared.items() if result.hypothesis == "superiority"]
+    held = dict(compared)
+    for name, adjusted in zip(claims, holm([compared[name].p_value for name in claims]), strict=True):
+        result = compared[name]
+        lost = result.outcome is Outcome.PASS and adjusted > 1 - result.confidence
+        method = result.method if len(claims) == 1 else f"{result.method}, adjusted for {len(claims)} claims"
+        held[name] = replace(
+            result,
+            p_value=float(adjusted),
+            outcome=Outcome.INCONCLUSIVE if lost else result.outcome,
+            method=method,
+        )
+    return held
+
+
+def _against_champion(part: str, items: Sequence[Item], params: EvaluateParams) -> PairedResult:
     right, champion = [item.right for item in items], [bool(item.champion_right) for item in items]
     if part == NEW and params.rule_on_new is NewDataRule.SUPERIOR:
-        compared = superiority(right, champion, confidence=params.confidence, minimum_items=params.minimum_items)
-    else:
-        compared = non_inferiority(
-            right, champion, margin=params.margin, confidence=params.confidence, minimum_items=params.minimum_items
-        )
-    return [compared.check(f"exact match against the champion, {part} rows")]
+        return superiority(right, champion, confidence=params.confidence, minimum_items=params.minimum_items)
+    return non_inferiority(
+        right, champion, margin=params.margin, confidence=params.confidence, minimum_items=params.minimum_items
+    )
 
 
 def _exact_match(part: str, items: Sequence[Item], params: EvaluateParams) -> Check:
@@ -282,28 +313,27 @@ def _report(params: EvaluateParams, *, verdict: Verdict, items: Sequence[Item]) 
 
 def _differences(items: Sequence[Item], params: EvaluateParams) -> list[Difference]:
     """Each part's exact match as the gate judges it, and the validity of answers beside it."""
-    found = []
+    found, compared = [], _compared(items, params)
     for part in (OLD, NEW):
         chosen = [item for item in items if item.part == part and item.champion_right is not None]
         if not chosen:
             continue
-        (check,) = _against_champion(part, chosen, params)
+        judged = compared[_against(part)]
         valid = non_inferiority(
             [item.valid for item in chosen],
             [bool(item.champion_valid) for item in chosen],
             margin=params.margin,
             confidence=params.confidence,
         )
-        if check.observed is not None and check.interval is not None:
-            found.append(
-                Difference(
-                    name=f"exact match, {part} rows",
-                    value=check.observed,
-                    interval=check.interval,
-                    threshold=check.threshold,
-                    outcome=check.outcome,
-                )
+        found.append(
+            Difference(
+                name=f"exact match, {part} rows",
+                value=judged.difference,
+                interval=judged.interval,
+                threshold=judged.threshold,
+                outcome=judged.outcome,
             )
+        )
         found.append(Difference(name=f"valid answers, {part} rows", value=valid.difference, interval=valid.interval))
     return found
 

@@ -3,7 +3,8 @@
 Every expression is a pure function of its row, so the same list runs eagerly, in polars' streaming engine and, batch by
 batch, under Spark's ``mapInArrow``. No text leaves them: the results are numbers, and names of languages.
 
-One core describes more than 200,000 documents of 180 characters a second (``benchmarks/decisions_drift.py``).
+One core describes some 200,000 documents of 180 characters a second, and a fifth fewer with a reference vocabulary:
+splitting the words again is what that costs (``benchmarks/decisions_drift.py`` measures both).
 """
 
 from __future__ import annotations

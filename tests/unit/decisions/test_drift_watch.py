@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from genai_operators.decisions.alpha_spending import SpendingPlan
 from genai_operators.decisions.drift import DriftSettings
@@ -41,6 +44,27 @@ def run(shifts: list[float], *, reference: Profile = REFERENCE) -> list[WatchRep
     return reports
 
 
+class TestReplay:
+    @settings(max_examples=8, deadline=None)
+    @given(
+        shifts=st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=2, max_size=6),
+        random=st.randoms(use_true_random=False),
+    )
+    def test_any_order_of_the_periods_gives_the_same_answers_and_one_alarm_a_cool_down(self, shifts, random):
+        """The mapping of periods has no order, and a state that went through JSON every night goes on alike."""
+        reports = run(shifts)
+        days = list(enumerate(day(shift, number) for number, shift in enumerate(shifts)))
+        state = WatchState()
+        for number in range(len(shifts)):
+            known = days[: number + 1]
+            random.shuffle(known)
+            state, report = watch(state, dict(known), REFERENCE, period=number, settings=SETTINGS)
+            assert report.verdict == reports[number].verdict
+            assert (report.raised, report.alarmed) == (reports[number].raised, reports[number].alarmed)
+        raised = [number for number, report in enumerate(reports) if report.raised]
+        assert all(later - earlier > SETTINGS.cool_down for earlier, later in pairwise(raised))
+
+
 class TestSpending:
     def test_looks_of_any_year_add_up_to_the_yearly_level(self):
         plan = SpendingPlan()
@@ -48,6 +72,18 @@ class TestSpending:
             spent = sum(plan.level(window) for period in range(first, first + 365) for window in plan.due(period))
             assert spent <= plan.yearly_level + 1e-12
             assert spent > 0.9 * plan.yearly_level
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        level=st.floats(1e-4, 0.5),
+        windows=st.sets(st.integers(1, 64), min_size=1, max_size=7),
+        year=st.integers(64, 2_000),
+        first=st.integers(0, 5_000),
+    )
+    def test_no_year_of_any_plan_spends_more_than_its_level(self, level, windows, year, first):
+        plan = SpendingPlan(yearly_level=level, windows=tuple(sorted(windows)), periods_per_year=year)
+        spent = sum(plan.level(window) for period in range(first, first + year) for window in plan.due(period))
+        assert 0 < spent <= level * (1 + 1e-9)
 
     def test_every_window_is_due_as_often_as_it_pays_for(self):
         plan = SpendingPlan()

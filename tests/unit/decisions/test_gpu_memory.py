@@ -228,6 +228,9 @@ class TestWrongSetup:
             ({"lora_targets": ("query",)}, "query"),
             ({"lora_dropout": 1.5}, "lora_dropout"),
             ({"quantized_bytes": float("nan")}, "quantized_bytes"),
+            ({"dequantise_bytes": -1.0}, "dequantise_bytes is -1.0"),
+            ({"dequantise_bytes": float("inf")}, "dequantise_bytes is inf"),
+            ({"step_copies": -1}, "step_copies is -1"),
             ({"optimizer_in_backward": True, "accumulation": 2}, "optimizer_in_backward"),
         ],
     )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.sequential_simulation import fixed, simulate_harm, simulate_health
 from genai_operators.decisions.planner import Step, plan_steps
@@ -117,6 +119,30 @@ class TestWhatItSays:
     def test_the_soak_of_a_ceiling_is_waited_for(self):
         slow = Plan(guardrails=(Guardrail(name="errors", ceiling=0.01),), minimum_soak_s=86_400.0)
         assert forecast(slow, base_rates={"errors": 0.0}).certified_s >= 86_400.0
+
+
+class TestMonotone:
+    @settings(max_examples=8, deadline=None)
+    @given(
+        rate=st.floats(0.002, 0.03),
+        worse=st.floats(1.2, 3.0),
+        traffic=st.floats(1.0, 20.0),
+        more=st.floats(1.1, 5.0),
+    )
+    def test_more_errors_or_more_traffic_never_take_longer(
+        self, rate: float, worse: float, traffic: float, more: float
+    ):
+        def waits(rate: float, traffic: float) -> Any:
+            return forecast(base_rates={"errors": rate}, requests_per_s=traffic).steps[0].guardrails[0]
+
+        usual, frequent, busy = waits(rate, traffic), waits(rate * worse, traffic), waits(rate, traffic * more)
+        for ratio, wait in usual.detect.items():
+            assert frequent.detect[ratio].median <= wait.median * (1 + 1e-9)
+            assert busy.detect[ratio].median_s <= wait.median_s * (1 + 1e-9)
+            assert busy.detect[ratio].median == pytest.approx(wait.median)
+            assert wait.median <= wait.p90
+        by_ratio = [usual.detect[ratio].median for ratio in sorted(usual.detect)]
+        assert by_ratio == sorted(by_ratio, reverse=True)
 
 
 class TestInput:

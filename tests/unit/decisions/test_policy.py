@@ -25,6 +25,7 @@ from genai_operators.decisions.policy import (
     judge_attempt,
 )
 from genai_operators.decisions.policy_facts import attempt_from_json, facts_from_json, settings_from_json, to_json
+from genai_operators.decisions.policy_standing import standings
 from genai_operators.exceptions import ConfigurationError, DataError
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -189,6 +190,29 @@ class TestContract:
         if decision.until is not None:
             assert decision.until > facts.now
             assert decide(replace(facts, now=decision.until), history, SETTINGS).action is Action.RETRAIN
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.booleans(), st.integers(0, 6_000), st.integers(0, 400), st.floats(0, 200))
+    def test_what_is_shown_is_what_decides(self, drift, rows, wrong, age):
+        """A bar reaches its line exactly when its fact calls for retraining."""
+        facts = replace(CALM, drift=drift, new_rows=rows, wrong=wrong, trained_at=NOW - age * DAY)
+        shown = {one.name: one.share for one in standings(facts, [], SETTINGS)}
+        enough = shown["labelled rows to act on drift or feedback"] >= 1
+        called = (
+            (enough and (drift or shown["answers called wrong"] > 1))
+            or shown["labelled rows, a reason by themselves"] >= 1
+            or shown["age of the training"] >= 1
+        )
+        assert called == (decide(facts, [], SETTINGS).action is Action.RETRAIN)
+
+    def test_what_the_model_file_does_not_ask_for_is_not_shown(self):
+        silent = replace(SETTINGS, maximum_age=36_500 * DAY, data_rows=10**12, feedback_margin=1.0)
+        history = [tried(40, AttemptOutcome.HELPED), tried(3, AttemptOutcome.BROKEN), tried(2, AttemptOutcome.NO_HELP)]
+        shown = standings(DRIFT, history, silent)
+        assert [one.name for one in shown] == [
+            "drift", "labelled rows to act on drift or feedback", "retrainings in 30 days",
+        ]  # fmt: skip
+        assert shown[-1].says == "1 of 6 allowed"
 
     def test_records_are_plain_json(self):
         record = json.dumps([to_json(DRIFT), to_json(tried(1, AttemptOutcome.BROKEN)), to_json(SETTINGS)])

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from genai_operators.compute.contract import Artifact
+from genai_operators.decisions.policy_facts import (
+    Attempt,
+    AttemptOutcome,
+    Facts,
+    PolicySettings,
+    Trigger,
+    to_json,
+)
 from genai_operators.decisions.verdict import Outcome
 from genai_operators.exceptions import DataError
 from genai_operators.serving.batches import batch_path, encode
@@ -74,10 +83,16 @@ class TestDriftOfTheExample:
         assert outcome(check(tmp_path, reference, [])) is Outcome.INCONCLUSIVE
 
     def test_the_report_holds_no_text(self, tmp_path: Path, reference: Artifact) -> None:
-        output = check(tmp_path, reference, example("later")[:300])
+        now = datetime(2026, 5, 1, 12, tzinfo=UTC)
+        facts = Facts(now=now, champion_epoch=3, trained_at=now - timedelta(days=20), new_rows=300)
+        tried = Attempt(at=now - timedelta(days=9), trigger=Trigger.DRIFT, outcome=AttemptOutcome.NO_HELP)
+        policy = {"facts": to_json(facts), "history": [to_json(tried)], "settings": to_json(PolicySettings())}
+        output = check(tmp_path, reference, example("later")[:300], policy=policy)
         assert output.report is not None
         page = output.report.html()
-        assert "<svg" in page
+        assert "the traffic drifted and 300 new labelled rows are there" in page
+        for shown in ("Each fact against its threshold", "300 of 5,000", "2026-04-22 12:00 UTC", "no help"):
+            assert shown in page
         assert not [r.id for r in example("later")[:300] if r.question in page]
 
     def test_an_unknown_feature_is_named(self, tmp_path: Path, reference: Artifact) -> None:

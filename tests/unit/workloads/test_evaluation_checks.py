@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from genai_operators.decisions.paired import superiority
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.spec.data import OutputKind
 from genai_operators.spec.evaluate import NewDataRule
@@ -68,6 +69,20 @@ class TestAgainstTheChampion:
     def test_equal_on_new_is_enough_only_where_the_rule_says_so(self, rule: NewDataRule, outcome: Outcome) -> None:
         found = [*items("old", 290, of=300, champion=290), *items("new", 280, of=300, champion=280)]
         assert verdict(found, rule_on_new=rule).outcome is outcome
+
+    def test_two_claims_of_being_better_are_made_at_the_risk_of_one(self) -> None:
+        """Each would do alone; together they are adjusted, and what is far from chance stays proved."""
+        new = items("new", 24, of=60, champion=20)
+        alone = superiority([n < 24 for n in range(60)], [n < 20 for n in range(60)])
+        assert 0.025 < alone.p_value <= 0.05
+        with_a_clear_one = verdict([*items("old", 290, of=300, champion=290), *new], rule_on_new=NewDataRule.SUPERIOR)
+        assert with_a_clear_one.outcome is Outcome.PASS
+        both_close = verdict(
+            [*items("old", 4, of=60, champion=4), *new], rule_on_new=NewDataRule.SUPERIOR, output="text"
+        )
+        assert both_close.outcome is Outcome.INCONCLUSIVE
+        check = next(c for c in both_close.checks if c.name == "exact match against the champion, new rows")
+        assert "adjusted for 2 claims" in check.message
 
 
 class TestScoring:
