@@ -30,7 +30,7 @@ GRID_POINTS = 101
 """Claims of which the confidence sequence is made, evenly spread over the range of the score."""
 LARGEST_STAKE = 0.5
 """Most of the capital that one score can lose."""
-STATE_VERSION = 1
+STATE_VERSION = 2
 SLAB = 4096
 
 
