@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genai_operators.decisions.sequential import Guardrail, Observations, Plan, start, update
+from genai_operators.decisions.sequential_units import Units
 
 GUARDRAIL = "errors"
 
@@ -93,6 +94,17 @@ def false_alarms(*, releases: int, seed: int, fleet: Fleet | None = None, window
         alarms += update(start(plan), seen).harm.alarm is not None
         naive += update(start(plan), replace(seen, cause=None, unit=None)).harm.alarm is not None
     return alarms, naive
+
+
+def crowded_alarms(*, releases: int, seed: int) -> int:
+    """Alarms of identical arms whose users fail at every request, with a memory that is too small for them."""
+    random = np.random.default_rng(seed)
+    plan = Plan(guardrails=(Guardrail(name=GUARDRAIL),), split_alpha=None)
+    small = replace(start(plan), bad_units=(Units(size=8),))
+    return sum(
+        update(small, bad_users(random, users=150, share=0.3, requests_each=20.0)).harm.alarm is not None
+        for _ in range(releases)
+    )
 
 
 def expected_canary_outage(fleet: Fleet) -> float:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from genai_operators.exceptions import SpecError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -14,11 +16,21 @@ class Step:
     :param percent: share of the traffic, in (0, 100).
     :param minimum_soak_s: shortest stay, in seconds.
     :param minimum_requests: fewest canary requests.
+    :raises SpecError: a value is outside its range.
     """
 
     percent: float
     minimum_soak_s: float = 0.0
     minimum_requests: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no step can be."""
+        if not 0 < self.percent < 100:
+            raise SpecError(f"steps need a percentage between 0 and 100 each, got {self.percent}")
+        for name in ("minimum_soak_s", "minimum_requests"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise SpecError(f"step {self.percent:g} %: {name} must be at least 0, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

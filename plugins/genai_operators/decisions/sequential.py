@@ -4,31 +4,33 @@
     state = update(state, observations)          # as often as you like; the batching does not matter
     assessment = assess(state)
     if assessment.harmful: ...                   # roll back; assessment.culprit says why
-    elif not assessment.split_intact: ...        # hold: the propensities are not what happened
+    elif not assessment.split_intact: ...        # hold: the propensities are not what happened, nothing is proved
     elif assessment.certified: ...               # promote
     else: ...                                    # wait; silence never promotes
 
 Pure functions on a small state that serialises to JSON (at most 8 kB) and replays bit for bit. The parts, one module
 each: evidence of harm (:mod:`~genai_operators.decisions.sequential_harm`), evidence of health (``sequential_health``),
-the split check (``sequential_split``), and what counts once (``sequential_once``).
+the split check (``sequential_split``), and what counts once (``sequential_once``, ``sequential_units``).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genai_operators.decisions.sequential_assessment import Assessment, GuardrailEvidence, assess
-from genai_operators.decisions.sequential_harm import Alarm, Events, update_harm
+from genai_operators.decisions.sequential_events import bad_events, coins, units_of
+from genai_operators.decisions.sequential_harm import Alarm, Events, Harm, update_harm
 from genai_operators.decisions.sequential_health import update_relative
 from genai_operators.decisions.sequential_observations import Observations
-from genai_operators.decisions.sequential_once import IncidentBook, SeenUnits, hashes_of, positions_of, smallest
+from genai_operators.decisions.sequential_once import IncidentBook, smallest
 from genai_operators.decisions.sequential_plan import Guardrail, Plan
-from genai_operators.decisions.sequential_split import update_split
+from genai_operators.decisions.sequential_products import Products
+from genai_operators.decisions.sequential_split import Break, Split, update_split
 from genai_operators.decisions.sequential_state import Counts, Exposure, State, start
+from genai_operators.decisions.sequential_units import UnitMemory, Units
 from genai_operators.exceptions import DataError
 
 __all__ = [
@@ -46,6 +48,8 @@ __all__ = [
     "update",
 ]
 
+Booleans = NDArray[np.bool_]
+
 SLAB = 65_536
 """Requests worked on at one time: bounds the memory, changes nothing else."""
 
@@ -53,7 +57,8 @@ SLAB = 65_536
 def update(state: State, observations: Observations) -> State:
     """The state after more requests. Any batching of the same requests gives the same state, bit for bit.
 
-    A million requests with six guardrails and 1 % bad events take well under a second; memory stays below 100 MB.
+    A million requests with six guardrails and 1 % bad events take well under a second, with sticky users and causes
+    too; memory stays below 100 MB.
 
     :raises DataError: a guardrail's column is missing or unknown, or a request arrived before its predecessor.
     """
@@ -79,105 +84,81 @@ def _check(state: State, observations: Observations) -> None:
 
 
 def _add(state: State, observations: Observations) -> State:
-    first_arrival = float(observations.arrival[0]) if state.first_arrival is None else state.first_arrival
-    used = observations.arrival >= first_arrival + state.plan.warm_up_s
-    hashes, known = _units(observations)
-    bad_units, split_units = SeenUnits(state.bad_units), SeenUnits(state.split_units)
-    book = IncidentBook(state.incidents)
-
-    assigned = used.copy()
-    assigned[used] = split_units.first_of_each(hashes[used], known[used])
-    bad = [np.flatnonzero(used & (observations.bad[name] == 1)) for name in state.plan.names]
-    counted = _counted(bad, observations, hashes=hashes, known=known, units=bad_units, book=book)
-    harm, alarm = state.harm, None
-    if harm.alarm is None:
-        events = [_harm_events(rows[keep], observations) for rows, keep in zip(bad, counted, strict=True)]
-        harm, alarm = update_harm(harm, events, plan=state.plan)
-    if alarm is not None:
-        row, guardrail = alarm
-        proof = Alarm(request=state.requests + row + 1, arrival=float(observations.arrival[row]), guardrail=guardrail)
-        harm = replace(harm, alarm=proof)
+    met = observations.propensity > 0.0  # before the canary has weight there is nothing to compare and nothing to soak
+    first_arrival = state.first_arrival
+    if first_arrival is None and met.any():
+        first_arrival = float(observations.arrival[met.argmax()])
+    used = met & (observations.arrival >= (first_arrival or 0.0) + state.plan.warm_up_s)
+    units = units_of(observations)
+    memories, book = [UnitMemory(memory) for memory in state.bad_units], IncidentBook(state.incidents)
+    bad = bad_events(observations, state.plan.names, used=used, units=units, memories=memories, book=book)
+    hashes, known = units
+    split, split_units, end = _split(state, observations, used, units)
     return replace(
         state,
         requests=state.requests + len(observations),
         first_arrival=first_arrival,
         last_arrival=float(observations.arrival[-1]),
-        harm=harm,
-        health=replace(state.health, products=_health(state, observations, bad, counted)),
-        split=update_split(
-            state.split, canary=observations.canary, propensity=observations.propensity, counted=assigned
+        harm=_harm(state, observations, [events.of_harm for events in bad], end=end),
+        health=replace(
+            state.health,
+            products=tuple(
+                _relative(products, coins(events.of_health(observations.canary), observations), guardrail)
+                for products, guardrail, events in zip(state.health.products, state.plan.guardrails, bad, strict=True)
+            ),
         ),
+        split=split,
         counts=tuple(
-            _count(counts, observations, name, used, rows[keep])
-            for counts, name, rows, keep in zip(state.counts, state.plan.names, bad, counted, strict=True)
+            _count(counts, observations, name, used, events.of_harm)
+            for counts, name, events in zip(state.counts, state.plan.names, bad, strict=True)
         ),
         exposure=_expose(state.exposure, observations, hashes[known & observations.canary]),
         incidents=book.close(),
-        bad_units=bad_units.close(),
-        split_units=split_units.close(),
+        bad_units=tuple(memory.close() for memory in memories),
+        split_units=split_units,
     )
 
 
-def _units(observations: Observations) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    if observations.unit is None:
-        return np.zeros(len(observations), dtype=np.uint32), np.zeros(len(observations), dtype=np.bool_)
-    return hashes_of(observations.unit)
+def _split(
+    state: State, observations: Observations, used: Booleans, units: tuple[NDArray[np.uint32], Booleans]
+) -> tuple[Split, Units, int]:
+    """The split, who was counted for it, and the row at which it broke: from there on nothing is evidence of harm."""
+    alpha = state.plan.split_alpha
+    if alpha is None:
+        return state.split, state.split_units, len(observations)
+    hashes, known = units
+    memory = UnitMemory(state.split_units)
+    counted, sticky = used.copy(), used & known
+    counted[sticky], _ = memory.admit(hashes[sticky])
+    split, broken = update_split(
+        state.split, canary=observations.canary, propensity=observations.propensity, counted=counted, alpha=alpha
+    )
+    if state.split.broken is not None:
+        return split, memory.close(), 0
+    if broken is None:
+        return split, memory.close(), len(observations)
+    here = Break(request=state.requests + broken + 1, arrival=float(observations.arrival[broken]))
+    return replace(split, broken=here), memory.close(), broken
 
 
-def _counted(
-    bad: list[NDArray[np.intp]],
-    observations: Observations,
-    *,
-    hashes: NDArray[np.uint32],
-    known: NDArray[np.bool_],
-    units: SeenUnits,
-    book: IncidentBook,
-) -> list[NDArray[np.bool_]]:
-    """For each guardrail, which of its bad events count: the first of a unit, the first of an incident."""
-    counted = [np.ones(len(rows), dtype=np.bool_) for rows in bad]
-    if observations.unit is None and observations.cause is None:
-        return counted
-    order = sorted((int(row), guardrail, place) for guardrail, rows in enumerate(bad) for place, row in enumerate(rows))
-    for row, guardrail, place in order:
-        position = int(positions_of(hashes[row : row + 1], guardrail=guardrail)[0]) if known[row] else None
-        cause = None if observations.cause is None else observations.cause[row]
-        counts = position is None or not units.seen(position)
-        if counts and cause is not None:
-            counts = book.opens(guardrail, cause, float(observations.arrival[row]))
-        if counts and position is not None:
-            units.remember(position)
-        counted[guardrail][place] = counts
-    return counted
+def _harm(state: State, observations: Observations, counted: list[NDArray[np.intp]], *, end: int) -> Harm:
+    """The evidence of harm before row ``end``, where the split broke; an alarm so stands only if it came first."""
+    if state.harm.alarm is not None:
+        return state.harm
+    events = [coins(rows[rows < end], observations) for rows in counted]
+    harm, alarm = update_harm(state.harm, events, plan=state.plan)
+    if alarm is None:
+        return harm
+    row, guardrail = alarm
+    proof = Alarm(request=state.requests + row + 1, arrival=float(observations.arrival[row]), guardrail=guardrail)
+    return replace(harm, alarm=proof)
 
 
-def _event_propensity(rows: NDArray[np.intp], observations: Observations) -> NDArray[np.float64]:
-    propensity = observations.propensity[rows]
-    if observations.cause_propensity is None or observations.cause is None:
-        return propensity
-    caused = np.array([observations.cause[row] is not None for row in rows], dtype=np.bool_)
-    return np.where(caused, observations.cause_propensity[rows], propensity)
+def _relative(products: Products, events: Events, guardrail: Guardrail) -> Products:
+    return update_relative(products, canary=events.canary, propensity=events.propensity, guardrail=guardrail)
 
 
-def _harm_events(rows: NDArray[np.intp], observations: Observations) -> Events:
-    propensity = _event_propensity(rows, observations)
-    drawn = (propensity > 0.0) & (propensity < 1.0)  # with only one arm in question, an event tells nothing
-    return Events(row=rows[drawn], canary=observations.canary[rows[drawn]], propensity=propensity[drawn])
-
-
-def _health(
-    state: State, observations: Observations, bad: list[NDArray[np.intp]], counted: list[NDArray[np.bool_]]
-) -> tuple[Any, ...]:
-    """Against the canary every bad event counts, for it only the champion's counted ones."""
-    products = []
-    for one, guardrail, rows, keep in zip(state.health.products, state.plan.guardrails, bad, counted, strict=True):
-        events = _harm_events(rows[keep | observations.canary[rows]], observations)
-        products.append(update_relative(one, canary=events.canary, propensity=events.propensity, guardrail=guardrail))
-    return tuple(products)
-
-
-def _count(
-    counts: Counts, observations: Observations, name: str, used: NDArray[np.bool_], counted: NDArray[np.intp]
-) -> Counts:
+def _count(counts: Counts, observations: Observations, name: str, used: Booleans, counted: NDArray[np.intp]) -> Counts:
     column, canary = observations.bad[name], observations.canary
     applicable, failed = used & (column >= 0), used & (column == 1)
     on_canary = int(np.count_nonzero(canary[counted]))

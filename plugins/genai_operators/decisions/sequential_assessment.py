@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genai_operators.decisions.sequential_harm import RATIOS, WEIGHTS, harm_evidence
+from genai_operators.decisions.sequential_harm import RATIOS, WEIGHTS, Alarm, harm_evidence
 from genai_operators.decisions.sequential_health import log_absolute, log_health, log_relative
 from genai_operators.decisions.sequential_plan import Guardrail
 from genai_operators.decisions.sequential_split import split_evidence
@@ -43,11 +43,13 @@ class GuardrailEvidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """Three verdicts. Harm takes precedence over a broken split, and that over health.
+    """Three verdicts. What came first takes precedence: harm, or a broken split, which voids all that comes later.
 
     :param harm: ``FAIL`` once harm is proved, for good; else ``INCONCLUSIVE``: the absence of an alarm proves nothing.
+        Harm that is found after the split broke, or at the same request, is not proved.
     :param health: ``PASS`` when every guardrail is proved acceptable now; ``FAIL`` after harm; else ``INCONCLUSIVE``.
-    :param split: ``FAIL`` if the observed split is not the asked one; ``PASS`` if nothing speaks against it.
+    :param split: ``FAIL`` once the observed split is not the asked one, for good; ``PASS`` while nothing speaks
+        against it; ``INCONCLUSIVE`` without assignments.
     :param evidence: the figures, by guardrail.
     :param log_harm: the weighted average of the guardrails' evidence of harm, as a natural logarithm.
     :param log_split: evidence against the asked split.
@@ -77,13 +79,18 @@ class Assessment:
         return self.split.outcome is not Outcome.FAIL
 
 
-def assess(state: State) -> Assessment:
+def assess(state: State, *, void_from: float | None = None) -> Assessment:
     """Judge. Calling it more or less often changes nothing: the error rates hold at every look together.
 
     Method: see :mod:`~genai_operators.decisions.sequential_harm` (Bonferroni-free weighted average at ``1 / alpha``),
     ``sequential_health`` (intersection-union at ``1 / beta`` each) and ``sequential_split``.
+
+    :param void_from: arrival at which another question about the same traffic found the split broken: harm that this
+        one found at that time or later is void.
     """
     plan, alarm = state.plan, state.harm.alarm
+    if alarm is not None and void_from is not None and alarm.arrival >= void_from:
+        alarm = None
     evidence = {
         guardrail.name: _evidence(state, number, log_harm)
         for number, (guardrail, log_harm) in enumerate(zip(plan.guardrails, harm_evidence(state.harm), strict=True))
@@ -93,8 +100,8 @@ def assess(state: State) -> Assessment:
     )
     log_split = split_evidence(state.split)
     return Assessment(
-        harm=_harm_verdict(state, evidence, average),
-        health=_health_verdict(state, evidence),
+        harm=_harm_verdict(state, alarm, evidence, average, void=void_from is not None),
+        health=_health_verdict(state, alarm, evidence),
         split=_split_verdict(state, log_split),
         evidence=evidence,
         log_harm=average,
@@ -142,8 +149,10 @@ def _ratio_interval(state: State, number: int, guardrail: Guardrail) -> tuple[fl
     return lower, upper
 
 
-def _harm_verdict(state: State, evidence: Mapping[str, GuardrailEvidence], average: float) -> Verdict:
-    alarm, plan = state.harm.alarm, state.plan
+def _harm_verdict(
+    state: State, alarm: Alarm | None, evidence: Mapping[str, GuardrailEvidence], average: float, *, void: bool
+) -> Verdict:
+    plan, broken = state.plan, state.split.broken
     events = [one.counts.canary_events + one.counts.champion_events for one in evidence.values()]
     checks = [
         Check(
@@ -170,6 +179,9 @@ def _harm_verdict(state: State, evidence: Mapping[str, GuardrailEvidence], avera
         summary = (
             f"harm proved at request {alarm.request:,}: {alarm.guardrail} ({_rates(evidence[alarm.guardrail].counts)})"
         )
+    elif broken or void:
+        since = f"at request {broken.request:,}" if broken else "already"
+        summary = f"no harm proved before the split broke, {since}: what is found later is void"
     else:
         summary = f"no harm proved; combined evidence {_shown(average):.3g}, threshold {1 / plan.alpha:.3g}"
     return Verdict(
@@ -177,7 +189,7 @@ def _harm_verdict(state: State, evidence: Mapping[str, GuardrailEvidence], avera
     )
 
 
-def _health_verdict(state: State, evidence: Mapping[str, GuardrailEvidence]) -> Verdict:
+def _health_verdict(state: State, alarm: Alarm | None, evidence: Mapping[str, GuardrailEvidence]) -> Verdict:
     plan = state.plan
     needed = -math.log(plan.beta)
     checks = []
@@ -196,8 +208,10 @@ def _health_verdict(state: State, evidence: Mapping[str, GuardrailEvidence]) -> 
             )
         )
     lacking = [one.name for one in evidence.values() if one.log_health < needed]
-    if state.harm.alarm:
+    if alarm:
         outcome, summary = Outcome.FAIL, "harm was proved first"
+    elif state.split.broken:
+        outcome, summary = Outcome.INCONCLUSIVE, "the split is not the asked one, so that nothing is proved"
     elif lacking:
         outcome, summary = Outcome.INCONCLUSIVE, f"not yet proved acceptable: {', '.join(lacking)}"
     else:
@@ -207,20 +221,26 @@ def _health_verdict(state: State, evidence: Mapping[str, GuardrailEvidence]) -> 
 
 def _split_verdict(state: State, log_split: float) -> Verdict:
     split = state.split
-    broken = log_split >= -math.log(state.plan.split_alpha)
+    alpha = state.plan.split_alpha
+    if alpha is None:
+        return Verdict(gate="split", outcome=Outcome.SKIPPED, summary="these rows say nothing about the canary's split")
     outcome = Outcome.PASS if split.requests else Outcome.INCONCLUSIVE
     asked = f"{split.canary:,} of {split.requests:,} on the canary, {split.expected:,.1f} expected"
     if split.impossible:
         asked += f"; {split.impossible:,} on an arm without weight"
     check = Check(
         name="split",
-        outcome=Outcome.FAIL if broken else outcome,
+        outcome=Outcome.FAIL if split.broken else outcome,
         observed=_shown(log_split),
-        threshold=1.0 / state.plan.split_alpha,
+        threshold=1.0 / alpha,
         n=split.requests,
         message=asked,
     )
-    summary = f"the split is not the asked one, the analysis is void: {asked}" if broken else asked
+    summary = asked
+    if split.broken:
+        summary = (
+            f"the split is not the asked one, the analysis is void from request {split.broken.request:,} on: {asked}"
+        )
     return Verdict(gate="split", outcome=check.outcome, checks=(check,), summary=summary)
 
 

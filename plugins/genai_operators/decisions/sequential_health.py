@@ -7,8 +7,10 @@ any mixture of them with fixed weights. Their product, or "either one reached th
 certification .17 and .067 at a nominal .05). All guardrails are required: an intersection-union test, each at level
 ``beta``.
 
-Doubt is resolved against the canary: all of its bad events count here, while the champion's count once per incident and
-once per sticky unit. Its extra events only multiply the evidence by factors below one, so validity is kept.
+Doubt is resolved against the canary: all of its bad events count here (of sticky units: of those in the sample), while
+the champion's count once per sticky unit, and those with a ``cause`` not at all: an outage of the champion's server, or
+of something that both arms stand on, says nothing in favour of the canary. The canary's extra events only multiply the
+evidence by factors below one, so validity is kept.
 
 The relative process is exact for every pattern of base rates and weights. The absolute process says that the canary's
 average rate *so far* (the mean over its requests of the probability of failing, given the past) is below the ceiling;
@@ -22,7 +24,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,12 +51,12 @@ class Health:
         """Every process at one."""
         return cls(products=tuple(Products.ones(len(relative_prior(one.margin)[0])) for one in plan.guardrails))
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[str]:
         """Plain JSON types, exact."""
         return [products.to_json() for products in self.products]
 
     @classmethod
-    def from_json(cls, record: list[dict[str, Any]]) -> Health:
+    def from_json(cls, record: list[str]) -> Health:
         """Inverse of :meth:`to_json`."""
         return cls(products=tuple(Products.from_json(products) for products in record))
 

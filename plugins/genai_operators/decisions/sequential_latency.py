@@ -4,6 +4,15 @@ A test of "the canary is slower" at one threshold sees only what happens around 
 the champion's times (time to first token, longest gap between tokens) become one guardrail each, with equal parts of
 one alpha weight; their evidence is averaged, so a shift anywhere is found. Thresholds that are chosen after the release
 has begun make every figure false.
+
+*Method*: given the threshold, "slower than it" is a bad event like any other, and the test of
+:mod:`~genai_operators.decisions.sequential_harm` compares how often it happens on each arm. *Assumed*: the thresholds
+are functions of times before the release alone. They need not be the champion's true quantiles: a champion that became
+slower since then exceeds them more often on both arms, and only the ratio counts.
+
+Sources: the averaging of dependent e-processes is that of Vovk & Wang 2021, "E-values: calibration, combination and
+applications" (an average of supermartingales with fixed weights is one); quantiles are numpy's linear interpolation
+(type 7 of Hyndman & Fan 1996).
 """
 
 from __future__ import annotations
@@ -33,26 +42,37 @@ def latency_guardrails(
     """One guardrail for each quantile of the champion's times, by its threshold in milliseconds.
 
     :param name: what is timed, e.g. ``first_token``.
-    :param baseline_ms: shape (n,), times of the champion before the release; NaN where there was none.
+    :param baseline_ms: shape (n,), times of the champion before the release; NaN where there was none. Quantiles with
+        the same time are one guardrail, the highest of them, whose rate is nearest.
     :param quantiles: in (0, 1), each at most once.
     :param margin: of the rate of slow answers; see :class:`~genai_operators.decisions.sequential_plan.Guardrail`. The
         margin of a quantile q must stay below ``1 / (1 - q)``, and is lowered to half-way where it does not.
     :param alpha_weight: of all quantiles together.
-    :raises DataError: too few times for the highest quantile; the message says how many are needed.
+    :raises DataError: too few times for the highest quantile (the message says how many are needed), or a time that is
+        negative or infinite.
     """
-    times = np.asarray(baseline_ms, dtype=np.float64)
-    times = times[np.isfinite(times)]
-    if not quantiles or not all(0 < quantile < 1 for quantile in quantiles):
-        raise DataError(f"{name}: quantiles must lie in (0, 1), got {quantiles}")
+    times = _times(name, baseline_ms)
+    times = times[~np.isnan(times)]
+    if not quantiles or not all(0 < quantile < 1 for quantile in quantiles) or len(set(quantiles)) < len(quantiles):
+        raise DataError(f"{name}: quantiles must lie in (0, 1) and differ, got {quantiles}")
     needed = max(_needed(quantile) for quantile in quantiles)
     if len(times) < needed:
         raise DataError(f"{name}: {len(times)} times of the champion; its quantiles {quantiles} need {needed}")
+    thresholds = {float(np.quantile(times, quantile)): quantile for quantile in sorted(quantiles)}
     return {
-        float(np.quantile(times, quantile)): quantile_guardrail(
-            name, quantile, margin=margin, alpha_weight=alpha_weight / len(quantiles)
-        )
-        for quantile in quantiles
+        threshold: quantile_guardrail(name, quantile, margin=margin, alpha_weight=alpha_weight / len(thresholds))
+        for threshold, quantile in thresholds.items()
     }
+
+
+def _times(name: str, times_ms: ArrayLike) -> NDArray[np.float64]:
+    times = np.asarray(times_ms, dtype=np.float64)
+    wrong = np.flatnonzero(np.isinf(times) | (times < 0))
+    if len(wrong):
+        raise DataError(
+            f"{name}: time {wrong[0]} is {times[wrong[0]]} ms; give finite times, and NaN where there is none"
+        )
+    return times
 
 
 def supported_quantiles(times: int, *, quantiles: tuple[float, ...] = QUANTILES) -> tuple[float, ...]:
@@ -85,8 +105,9 @@ def exceedances(times_ms: ArrayLike, guardrails: dict[float, Guardrail]) -> dict
     """Columns for ``Observations.bad``: 1 above the threshold, 0 at or below, -1 where there is no time.
 
     :param times_ms: shape (n,); NaN where an answer has no such time (it failed before its first token).
+    :raises DataError: a time is negative or infinite.
     """
-    times = np.asarray(times_ms, dtype=np.float64)
+    times = _times("times", times_ms)
     return {
         guardrail.name: np.where(np.isnan(times), NOT_APPLICABLE, times > threshold).astype(np.int8)
         for threshold, guardrail in guardrails.items()

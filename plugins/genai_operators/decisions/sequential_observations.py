@@ -19,7 +19,8 @@ NOT_APPLICABLE = -1
 class Observations:
     """Requests whose outcome is final, in the order in which they *arrived*. All arrays have length n.
 
-    Leave out requests whose arm was not drawn by the gateway (header override), and take the *first* assignment of a
+    Leave out requests whose arm the gateway did not choose (header override), but not those that it sent to the only
+    arm with weight: they tell nothing, unless one is on the other arm. Take the *first* assignment of a
     request that was retried on the other arm. A request may only be given once its outcome can no longer change: hold
     everything back that arrived after the oldest unfinished request (:meth:`arrived_before`), or a slow arm looks good.
 
@@ -29,8 +30,9 @@ class Observations:
         arrived*, as the gateway logged it with the request. A weight that is looked up afterwards makes every figure
         here false.
     :param bad: for each guardrail 1 (bad), 0 (good) or -1 (not applicable).
-    :param unit: who sent it, for sticky assignment: the first bad event of a unit counts, later ones do not. ``None``
-        (the whole sequence or one entry): requests are assigned one by one.
+    :param unit: who sent it, for sticky assignment: the first bad event of a unit counts, later ones do not; of very
+        many units a sample (:mod:`~genai_operators.decisions.sequential_units`). ``None`` (the whole sequence or one
+        entry): requests are assigned one by one.
     :param cause: what the failure of this request would share with others in one outage: the replica that refused the
         connection, the upstream that was down. ``None`` for a failure that is the request's own (the model's code
         raised, the answer did not parse): those count one by one.
@@ -64,6 +66,7 @@ class Observations:
             column = getattr(self, name)
             if column is not None:
                 put(self, name, _numbers(name, column, lowest=0.0, highest=highest))
+        self._check_whole_tokens()
         for name, column in self._columns():
             if len(column) != self._length:
                 raise DataError(f"observations: {name} has {len(column)} rows, arrival has {self._length}")
@@ -73,6 +76,12 @@ class Observations:
             raise DataError(
                 f"observations: row {row} arrived at {self.arrival[row]} before its predecessor at "
                 f"{self.arrival[row - 1]}; give requests in arrival order, behind a watermark"
+            )
+
+    def _check_whole_tokens(self) -> None:
+        if self.tokens is not None and len(fractions := np.flatnonzero(self.tokens % 1)):
+            raise DataError(
+                f"observations: tokens[{fractions[0]}] is {self.tokens[fractions[0]]}, must be a whole number"
             )
 
     def __len__(self) -> int:

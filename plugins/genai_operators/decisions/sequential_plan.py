@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from genai_operators.exceptions import SpecError
@@ -56,9 +56,11 @@ class Plan:
     :param alpha: probability, over the whole release, that a canary within every ``harm_ratio`` is called harmful.
     :param beta: probability, over the whole release, that a canary which is unacceptable on some guardrail is
         certified.
-    :param split_alpha: probability, over the whole release, that an intact split is called broken.
-    :param incident_window_s: failures that share a ``cause`` count as one event of harm within so many seconds. Choose
-        it at least as long as the outages that one replica or one upstream is known for.
+    :param split_alpha: probability, over the whole release, that an intact split is called broken. ``None``: the rows
+        are no assignments (feedback: who gives it depends on the answer), so that they say nothing about the split.
+    :param incident_window_s: failures that share a ``cause`` count as one event of harm while they follow each other
+        within so many seconds, for at most two such windows in a row. Choose it at least half as long as the outages
+        that one replica or one upstream is known for.
     :param warm_up_s: requests (of both arms) that arrive so many seconds after the first one are left out of the
         evidence.
     :param minimum_soak_s: seconds of evidence before an absolute ``ceiling`` may certify. The absolute process
@@ -69,7 +71,7 @@ class Plan:
     guardrails: tuple[Guardrail, ...]
     alpha: float = 0.05
     beta: float = 0.05
-    split_alpha: float = 0.001
+    split_alpha: float | None = 0.001
     incident_window_s: float = 120.0
     warm_up_s: float = 0.0
     minimum_soak_s: float = 0.0
@@ -83,8 +85,9 @@ class Plan:
         if len(set(names)) < len(names):
             raise SpecError(f"guardrail names must differ, got {', '.join(names)}")
         for field in ("alpha", "beta", "split_alpha"):
-            if not 0 < getattr(self, field) < 1:
-                raise SpecError(f"{field} is a probability between 0 and 1 (both excluded), got {getattr(self, field)}")
+            value = getattr(self, field)
+            if not (value is None and field == "split_alpha") and not 0 < value < 1:
+                raise SpecError(f"{field} is a probability between 0 and 1 (both excluded), got {value}")
         for field in ("incident_window_s", "warm_up_s", "minimum_soak_s"):
             if not (math.isfinite(getattr(self, field)) and getattr(self, field) >= 0):
                 raise SpecError(f"{field} is a duration in seconds, at least 0, got {getattr(self, field)}")
@@ -102,10 +105,11 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; :meth:`from_json` restores an equal plan."""
-        return {**asdict(self), "guardrails": [asdict(guardrail) for guardrail in self.guardrails]}
+        return {**asdict(self), "guardrails": [list(asdict(guardrail).values()) for guardrail in self.guardrails]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
         """:raises SpecError: a value is outside its range."""
-        guardrails = tuple(Guardrail(**guardrail) for guardrail in record["guardrails"])
+        names = [field.name for field in fields(Guardrail)]
+        guardrails = tuple(Guardrail(**dict(zip(names, values, strict=True))) for values in record["guardrails"])
         return cls(**{**record, "guardrails": guardrails})

@@ -13,17 +13,16 @@ from genai_operators.decisions.sequential_harm import Harm
 from genai_operators.decisions.sequential_health import Health
 from genai_operators.decisions.sequential_once import (
     Incidents,
-    decode_bytes,
     decode_hashes,
     distinct,
-    encode_bytes,
     encode_hashes,
 )
 from genai_operators.decisions.sequential_plan import Plan
 from genai_operators.decisions.sequential_split import Split
+from genai_operators.decisions.sequential_units import SPLIT_BYTES, Units, bytes_of_each
 from genai_operators.exceptions import DataError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ class State:
     counts: tuple[Counts, ...]
     exposure: Exposure
     incidents: Incidents
-    bad_units: bytes | None = None
-    split_units: bytes | None = None
+    bad_units: tuple[Units, ...]
+    split_units: Units
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, exact; at most 8 kB."""
@@ -109,8 +108,8 @@ class State:
                 "smallest_hashes": encode_hashes(self.exposure.smallest_hashes),
             },
             "incidents": self.incidents.to_json(),
-            "bad_units": encode_bytes(self.bad_units),
-            "split_units": encode_bytes(self.split_units),
+            "bad_units": [units.to_json() for units in self.bad_units],
+            "split_units": self.split_units.to_json(),
         }
 
     @classmethod
@@ -137,8 +136,10 @@ class State:
             counts=tuple(Counts(*counts) for counts in record["counts"]),
             exposure=Exposure(**{**exposure, "smallest_hashes": decode_hashes(exposure["smallest_hashes"])}),
             incidents=Incidents.from_json(record["incidents"], window_s=plan.incident_window_s),
-            bad_units=decode_bytes(record["bad_units"]),
-            split_units=decode_bytes(record["split_units"]),
+            bad_units=tuple(
+                Units.from_json(units, size=bytes_of_each(len(plan.guardrails))) for units in record["bad_units"]
+            ),
+            split_units=Units.from_json(record["split_units"], size=SPLIT_BYTES),
         )
 
 
@@ -155,4 +156,6 @@ def start(plan: Plan) -> State:
         counts=tuple(Counts() for _ in plan.guardrails),
         exposure=Exposure(),
         incidents=Incidents(window_s=plan.incident_window_s),
+        bad_units=tuple(Units(size=bytes_of_each(len(plan.guardrails))) for _ in plan.guardrails),
+        split_units=Units(size=SPLIT_BYTES),
     )

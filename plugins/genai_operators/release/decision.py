@@ -26,16 +26,19 @@ class Decision:
 def decide(progress: Progress, *, now: float) -> Decision | None:
     """The decision that is due while a canary is observed; ``None``: go on observing.
 
-    In this order: harm proved -> roll back. Every step passed and health certified -> promote. The blast radius is used
-    up -> roll back, whatever else the statistics say. The deadline -> as the plan says. The step's soak and count are
-    reached and the split is intact -> next step. A step needs no proof of health; only promotion does; silence never
-    promotes.
+    In this order: harm proved -> roll back. The blast radius is used up -> roll back, whatever else the statistics say,
+    a proof of health that came too late included. Every step passed and health certified -> promote. The deadline -> as
+    the plan says. The step's soak and count are reached and the split is intact -> next step. A step needs no proof of
+    health; only promotion does; silence never promotes.
+
+    Once the split is broken nothing can be proved any more, neither harm nor health: the canary holds at its share
+    until its blast radius is used up or its deadline has come.
     """
     standing = progress.evidence.standing()
     return (
         _harm(progress, standing)
-        or _promotion(progress, standing, now=now)
         or _blast_radius(progress, standing, now=now)
+        or _promotion(progress, standing, now=now)
         or _deadline(progress, standing, now=now)
         or _step(progress, standing, now=now)
     )
@@ -82,7 +85,7 @@ def _blast_radius(progress: Progress, standing: Standing, *, now: float) -> Deci
     reached = progress.plan.blast_radius.reached(progress.used(now=now))
     if not reached:
         return None
-    reason = f"the blast radius is used up before the candidate was proved healthy: {', '.join(reached)}"
+    reason = f"the blast radius is used up before the candidate was promoted: {', '.join(reached)}"
     return roll_back(Cause.BLAST_RADIUS, reason, standing=standing)
 
 

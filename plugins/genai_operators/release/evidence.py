@@ -2,7 +2,9 @@
 
 Facts come in the order in which requests *completed*; the statistics need the order in which they *arrived*, or a slow
 arm looks good until its slow requests end. So a request waits behind a watermark until slower ones have ended too.
-Feedback comes long after its request and on its own; it is a second question with its own state.
+Feedback comes long after its request and on its own; it is a second question with its own state, in the order in which
+feedback arrives. *Assumed* there: given that a request's feedback is bad, when it is given does not depend on the arm.
+Users who complain faster about one arm would make it look worse for a while, and never in the end.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from genai_operators.decisions.sequential import Assessment, GuardrailEvidence, State
 
 REQUESTS, FEEDBACK = "requests", "feedback"
-#: With one server on each side an outage meets either with equal chance, whatever their shares of the traffic.
+#: With one server on each side an outage meets either with equal chance, whatever their shares of the traffic. Where
+#: the canary has more than this, its share counts: an outage of what both stand on shows most where the traffic is.
 OUTAGE_PROPENSITY = 0.5
 #: Feedback on a request is waited for this long.
 FEEDBACK_WINDOW_S = 86_400.0
@@ -124,7 +127,10 @@ class Evidence:
         """The verdicts at present."""
         from genai_operators.decisions.sequential import assess
 
-        return combine({name: assess(state) for name, state in self.states.items()})
+        broken = self.states[REQUESTS].split.broken
+        # Feedback cannot see the split; what it finds once the requests have shown it broken is void, too.
+        void_from = {FEEDBACK: broken.arrival} if broken else {}
+        return combine({name: assess(state, void_from=void_from.get(name)) for name, state in self.states.items()})
 
     def states_to_json(self) -> dict[str, Any]:
         """The statistical states, exact."""
@@ -212,15 +218,16 @@ def _updated(
 
     if not facts:
         return state
+    propensity = np.array([fact.propensity for fact in facts], dtype=np.float64)
     # A request that took longer than the plan foresaw comes after younger ones were judged: it counts as of now.
     floor = -math.inf if state.last_arrival is None else state.last_arrival
     observations = Observations(
         arrival=np.maximum.accumulate(np.maximum(np.array(arrival, dtype=np.float64), floor)),
         canary=np.array([fact.variant == "canary" for fact in facts], dtype=np.bool_),
-        propensity=np.array([fact.propensity for fact in facts], dtype=np.float64),
+        propensity=propensity,
         bad={name: np.array(column, dtype=np.int8) for name, column in bad.items()},
         cause=causes,
-        cause_propensity=None if causes is None else np.full(len(facts), OUTAGE_PROPENSITY),
+        cause_propensity=None if causes is None else np.maximum(propensity, OUTAGE_PROPENSITY),
     )
     return update(state, observations)
 

@@ -46,8 +46,12 @@ def cause_of(fact: RequestFact) -> str | None:
 
 
 def is_drawn(fact: RequestFact) -> bool:
-    """Did the gateway draw the arm at random? Only such requests compare the arms."""
-    return fact.assigned and 0.0 < fact.propensity < 1.0
+    """Did the gateway choose the arm? Only such requests compare the arms.
+
+    Those that it sent while one arm had no weight belong to them: one on that arm shows that the split is not what it
+    says.
+    """
+    return fact.assigned
 
 
 def belongs(plan: ReleasePlan, fact: RequestFact) -> bool:

@@ -241,6 +241,7 @@ def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
                 guardrails=tuple(g.question() for g in chosen),
                 alpha=plan.alpha * share,
                 beta=plan.beta,
+                **({"split_alpha": None} if late else {}),  # who sends feedback depends on the answer
                 minimum_soak_s=sum(step.minimum_soak_s for step in plan.steps),
                 warm_up_s=plan.warm_up_s,
                 incident_window_s=plan.incident_window_s,

@@ -71,6 +71,9 @@ def _check(progress: Progress, event: Event) -> str | None:
 def _check_states(progress: Progress, event: Event) -> str | None:
     computed = progress.evidence.preview(*unpack(event.data["facts"]))
     for name, state in computed.items():
+        version = event.data["states"].get(name, {}).get("version")
+        if version != state["version"]:
+            return f"the stored state of {name} has version {version}, this code computes {state['version']}"
         if canonical_json(state) != canonical_json(event.data["states"].get(name)):
             return f"the stored state of {name} is not what the stored facts give"
     return None

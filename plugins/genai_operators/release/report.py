@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from genai_operators.decisions.verdict import Verdict
-from genai_operators.release.evidence import Evidence, Standing, combine
+from genai_operators.release.evidence import Evidence, Standing
+from genai_operators.release.facts import unpack
 from genai_operators.release.journal import Event, EventType, Journal
 from genai_operators.release.narrate import describe_event, describe_plan, describe_seconds
 from genai_operators.release.plan import ReleasePlan
@@ -83,14 +84,11 @@ def render(progress: Progress, looks: Sequence[Look]) -> str:
 
 def looks_of(store: Store, plan: ReleasePlan) -> list[Look]:
     """The standing after each look at the traffic, thinned to what a plot can show."""
-    from genai_operators.decisions.sequential import State, assess
-
-    names = Evidence(plan).states
-    looks: list[Look] = []
+    evidence, looks = Evidence(plan), list[Look]()
     for event in Journal(store, plan.directory).after(0):
         if event.type is EventType.OBSERVED:
-            states = {name: assess(State.from_json(event.data["states"][name])) for name in names}
-            looks.append(Look(event.at, combine(states)))
+            evidence.absorb(*unpack(event.data["facts"]), states=event.data["states"])
+            looks.append(Look(event.at, evidence.standing()))
     every = max(1, math.ceil(len(looks) / MOST_POINTS))
     return [look for number, look in enumerate(looks) if number % every == 0 or look is looks[-1]]
 

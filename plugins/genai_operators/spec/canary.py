@@ -84,7 +84,7 @@ class Guardrails(Section):
 
 
 class BlastRadius(Section):
-    """Most that a candidate may touch before it is proved healthy."""
+    """Most that a candidate may touch before it is promoted, whatever is proved by then."""
 
     requests: PositiveInt | None = Field(default=None, description="Most requests that the candidate may answer.")
     users: PositiveInt | None = Field(default=None, description="Most users that may meet the candidate.")

@@ -150,7 +150,10 @@ class TestInput:
         ("changes", "says"),
         [
             ({"steps": ()}, "steps"),
-            ({"steps": (Step(percent=100),)}, "between 0 and 100"),
+            ({"deadline_s": math.nan}, "deadline_s"),
+            ({"deadline_s": 0.0}, "deadline_s"),
+            ({"ratios": (2.0, math.nan)}, "ratios"),
+            ({"ratios": (-1.0,)}, "ratios"),
             ({"requests_per_s": 0.0}, "requests_per_s must be positive"),
             ({"requests_per_s": math.nan}, "requests_per_s must be positive"),
             ({"base_rates": {}}, "'errors' needs a rate"),
@@ -162,3 +165,17 @@ class TestInput:
     def test_what_cannot_be_planned_is_named(self, changes: dict[str, Any], says: str):
         with pytest.raises(SpecError, match=says):
             forecast(**changes)
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"percent": 100.0}, "between 0 and 100"),
+            ({"percent": math.nan}, "between 0 and 100"),
+            ({"minimum_soak_s": -1.0}, "minimum_soak_s"),
+            ({"minimum_soak_s": math.nan}, "minimum_soak_s"),
+            ({"minimum_requests": -1}, "minimum_requests"),
+        ],
+    )
+    def test_a_step_that_cannot_be_is_refused(self, changes: dict[str, Any], says: str):
+        with pytest.raises(SpecError, match=says):
+            Step(**{"percent": 5.0, **changes})

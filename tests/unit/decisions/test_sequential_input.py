@@ -40,6 +40,7 @@ class TestObservations:
             ({"canary": np.array([1, 0, 0])}, "canary must be a boolean array"),
             ({"cause": [None]}, "cause has 1 rows"),
             ({"tokens": np.array([1, -5, 1])}, r"tokens\[1\] is -5"),
+            ({"tokens": np.array([1, 2, 2.5])}, r"tokens\[2\] is 2.5, must be a whole number"),
             ({"cost": np.array([1, math.nan, 1])}, r"cost\[1\] is nan"),
             ({"propensity": np.array([[0.1], [0.1], [0.1]])}, "one dimension"),
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,17 +77,36 @@ class TestBatching:
 
 
 class TestSize:
-    def test_six_guardrails_with_users_and_open_incidents_fit_into_8_kb(self):
-        observations = canary_traffic(
-            200_000, seed=6, guardrails=SIX, users=60_000, causes=8, share=0.3, per_s=1e4, champion_rate=0.05
-        )
-        assert len(serialised(update(start(PLAN), observations))) <= 8_000
-
-    def test_the_largest_plan_fits_too(self):
-        names = tuple(f"a_rather_long_guardrail_name_{number}" for number in range(8))
-        plan = Plan(guardrails=tuple(Guardrail(name=name, ceiling=0.02) for name in names))
-        observations = canary_traffic(100_000, seed=7, guardrails=names, users=60_000, champion_rate=0.02)
-        assert len(serialised(update(start(plan), observations))) <= 8_000
+    @pytest.mark.parametrize(
+        ("names", "plain"),
+        [(SIX, True), (tuple(f"a_rather_long_guardrail_name_{number}" for number in range(8)), False)],
+        ids=["six guardrails", "the largest plan"],
+    )
+    def test_fits_into_8_kb_however_full_its_memories_are(self, names: tuple[str, ...], plain: bool):
+        """Bitmaps that are half full compress worst; causes, users, tokens and late times all fill it."""
+        rail = {"ceiling": 0.02} if plain else {"ceiling": 1 / 30, "margin": 4 / 3, "harm_ratio": 1.1}
+        plan = Plan(guardrails=tuple(Guardrail(name=name, alpha_weight=1 / 3, **rail) for name in names))
+        state, sizes = start(plan), []
+        for number in range(8):
+            users = 300 * 2**number
+            observations = canary_traffic(
+                8_000,
+                seed=number,
+                guardrails=names,
+                users=users,
+                causes=2,
+                share=0.3,
+                champion_rate=0.2,
+                per_s=1e3,
+                begin=1.7e9 + 100 * number,
+            )
+            several = [
+                None if cause is None else f"{cause} {row % 40}" for row, cause in enumerate(observations.cause or [])
+            ]
+            state = update(state, replace(observations, cause=several))
+            sizes.append(len(serialised(state)))
+        assert min(units.epoch for units in state.bad_units) >= 1
+        assert max(sizes) <= 8_000
 
     def test_another_version_is_refused(self):
         record = {**start(PLAN).to_json(), "version": 99}

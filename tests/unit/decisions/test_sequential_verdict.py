@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from genai_operators.decisions.sequential import Guardrail, Observations, Plan, State, assess, start, update
+from genai_operators.decisions.sequential_once import OPEN_INCIDENTS
 from genai_operators.decisions.verdict import Outcome
 from tests.fakes.canary_traffic import canary_traffic
 
 ERRORS = Plan(guardrails=(Guardrail(name="errors", ceiling=0.02),))
+UNCHECKED = replace(ERRORS, split_alpha=None)
 
 
 def observed(
@@ -140,6 +142,47 @@ class TestSplit:
         honest = update(judged(before), after)
         assert assess(honest).split_intact
 
+    def test_what_is_broken_voids_harm_that_is_found_later(self):
+        """Identical arms; the gateway sends twice what was asked for, which looks like twice the failures."""
+        traffic = canary_traffic(60_000, seed=14, share=0.10, champion_rate=0.05)
+        twice = replace(traffic, propensity=np.full(len(traffic), 0.05))
+        state = judged(twice)
+        assert update(start(UNCHECKED), twice).harm.alarm is not None, "what the wrong propensity makes of it"
+        assert state.split.broken is not None
+        assessment = assess(state)
+        assert not assessment.harmful
+        assert not assessment.certified
+        assert assessment.harm.outcome is assessment.health.outcome is Outcome.INCONCLUSIVE
+        assert "before the split broke" in assessment.harm.summary
+
+    def test_harm_that_was_found_first_stands(self):
+        harm = judged(observed(canary=[1] * 3, bad=[1] * 3, share=0.05))
+        assert harm.split.broken is None
+        later = replace(observed(canary=[1] * 50, bad=[0] * 50, share=0.05), arrival=np.arange(50) + 10.0)
+        assessment = assess(update(harm, later))
+        assert assessment.harmful
+        assert not assessment.split_intact
+
+    def test_at_the_same_request_the_split_takes_precedence(self):
+        impossible = observed(canary=[1, 1, 1], bad=[1, 1, 1])
+        traffic = replace(impossible, propensity=np.array([0.05, 0.0, 0.05]))
+        assert judged(replace(traffic, propensity=np.full(3, 0.05))).harm.alarm is not None
+        assert judged(traffic).harm.alarm is None
+
+    def test_what_is_broken_stays_broken(self):
+        broken = judged(observed(canary=[1], bad=[0], share=0.0))
+        mended = update(broken, canary_traffic(20_000, seed=15, begin=10.0))
+        assert not assess(mended).split_intact
+
+    def test_harm_of_another_question_is_void_from_the_break_on(self):
+        state = judged(observed(canary=[1] * 3, bad=[1] * 3, share=0.05), UNCHECKED)
+        assert state.harm.alarm is not None
+        assert assess(state, void_from=1.5).harmful
+        void = assess(state, void_from=1.0)
+        assert not void.harmful
+        assert void.culprit is None
+        assert void.split.outcome is Outcome.SKIPPED
+
     def test_requests_of_one_sticky_user_are_one_assignment(self):
         loyal = observed(canary=[1] * 400, bad=[0] * 400, share=0.05, unit=["the same user"] * 400)
         assert assess(judged(loyal)).split_intact
@@ -156,8 +199,15 @@ class TestWhatCountsOnce:
 
     def test_after_the_window_the_same_cause_counts_again(self):
         burst = observed(canary=[1] * 100, bad=[1] * 100, share=0.05, cause=["replica 1"] * 100, step_s=2.4)
-        assert judged(burst, replace(ERRORS, incident_window_s=24.0)).harm.alarm is not None
-        assert judged(burst).counts[0].canary_events == 2  # 240 seconds, 120 each
+        assert judged(burst, replace(ERRORS, incident_window_s=24.0)).counts[0].canary_events == 5  # 48 s each
+        assert judged(burst).counts[0].canary_events == 1
+
+    def test_an_outage_that_is_longer_than_the_window_counts_once(self):
+        """150 seconds of failures, at most three apart, on either side of quiet."""
+        outage = observed(canary=[1] * 50, bad=[1] * 50, share=0.5, cause=["replica 1"] * 50, step_s=3.0)
+        state = judged(outage)
+        assert state.counts[0].canary_events == 1
+        assert update(state, replace(outage, arrival=outage.arrival + 270.0)).counts[0].canary_events == 2
 
     def test_causes_are_told_apart(self):
         state = judged(observed(canary=[0] * 40, bad=[1] * 40, cause=[f"replica {i % 4}" for i in range(40)]))
@@ -165,7 +215,7 @@ class TestWhatCountsOnce:
 
     def test_causes_beyond_the_memory_count_together(self):
         state = judged(observed(canary=[0] * 100, bad=[1] * 100, step_s=0.1, cause=[f"cause {i}" for i in range(100)]))
-        assert state.counts[0].champion_events == 33
+        assert state.counts[0].champion_events == OPEN_INCIDENTS + 1
 
     def test_a_sticky_user_counts_once_for_each_guardrail(self):
         names = ("errors", "invalid_output")
@@ -184,14 +234,25 @@ class TestWhatCountsOnce:
         assert [counts.canary_events for counts in state.counts] == [1, 1]
         assert [counts.canary_bad for counts in state.counts] == [n, n]
 
-    def test_a_failure_that_does_not_count_opens_no_incident(self):
-        """The second failure is of a user who was counted; the third is the first of its cause that could count."""
+    def test_a_user_who_takes_a_server_down_again_and_again_is_one_event(self):
+        """Whoever else fails in the outage is its victim; one who fails later by himself counts."""
         state = judged(
             observed(
-                canary=[0, 0, 0], bad=[1, 1, 1], unit=["anna", "anna", "bert"], cause=[None, "replica 1", "replica 1"]
+                canary=[0] * 5,
+                bad=[1] * 5,
+                step_s=200.0,
+                unit=["anna", "anna", "anna", "bert", "bert"],
+                cause=["replica 1", "replica 1", "replica 1", "replica 1", None],
             )
         )
         assert state.counts[0].champion_events == 2
+        victims = observed(
+            canary=[0] * 4,
+            bad=[1] * 4,
+            unit=["anna", "bert", "carl", "bert"],
+            cause=["replica 1", "replica 1", "replica 1", None],
+        )
+        assert judged(victims).counts[0].champion_events == 2
 
     def test_an_outage_is_weighed_by_the_share_of_replicas_where_given(self):
         one = observed(canary=[1], bad=[1], share=0.05, cause=["replica 1"])
@@ -201,6 +262,17 @@ class TestWhatCountsOnce:
 
 
 class TestWarmUp:
+    def test_what_came_before_the_canary_had_weight_starts_no_clock(self):
+        """An hour of the champion alone is no soak of the canary, and its failures are none to compare with."""
+        plan = Plan(guardrails=(Guardrail(name="errors", ceiling=0.01),), minimum_soak_s=3600.0, warm_up_s=10.0)
+        alone = observed(canary=[0] * 4_000, bad=[1] * 4_000, share=0.0)
+        after = silent(500)
+        state = update(judged(alone, plan), replace(after, arrival=after.arrival + 4_000.0))
+        assert state.first_arrival == 4_000.0
+        assert state.counts[0].champion_bad == 0
+        assert state.split.impossible == 0
+        assert not assess(state).certified
+
     def test_both_arms_are_left_out_and_exposure_is_not(self):
         plan = replace(ERRORS, warm_up_s=100.0)
         state = judged(observed(canary=[1, 0] * 50, bad=[1, 1] * 50, share=0.5, step_s=0.5), plan)

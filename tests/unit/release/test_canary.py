@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 
 from genai_operators.exceptions import GatewayUnavailable, RegistryUnavailable, SignatureInvalid, UnsafeWeights
 from genai_operators.release.canary import Controller
-from genai_operators.release.decision import PROMOTE, ROLL_BACK
+from genai_operators.release.decision import PROMOTE, ROLL_BACK, decide
 from genai_operators.release.journal import EventType, Journal, JournalCorrupt, Turns
 from genai_operators.release.ledger import Action
 from genai_operators.release.narrate import describe_plan
@@ -248,7 +249,7 @@ class TestBlastRadius:
         plan = bench.plan(champion=bench.crown(), blast_tokens=360)
         progress = bench.settle(bench.controller(plan))
         assert progress.decision["cause"] == Cause.BLAST_RADIUS
-        assert re.search(r"before .* proved healthy: tokens \d+ of 360", progress.decision["reason"])
+        assert re.search(r"before .* promoted: tokens \d+ of 360", progress.decision["reason"])
         assert 360 <= progress.evidence.exposure.tokens < 360 + 30 * 12
         assert_champion_has_everything(bench, 1)
 
@@ -277,6 +278,18 @@ class TestBlastRadius:
         used = progress.used(now=progress.ended_at)
         assert used.users_at_most >= 300
         assert 200 < len(units_of_canary(bench, plan)) < 285, "an estimate alone would let in some more"
+
+    def test_a_proof_that_comes_with_the_last_allowed_request_comes_too_late(self, bench):
+        """Between two looks the budget was used up and health was proved: the budget is kept."""
+        plan = bench.plan(champion=bench.crown())
+        whole = bench.settle(bench.controller(plan))
+        assert whole.phase is Phase.PROMOTED
+        used = whole.evidence.exposure.requests
+        spent = replace(whole, plan=plan.model_copy(update={"blast_requests": used}), phase=Phase.OBSERVING)
+        decided = decide(spent, now=whole.ended_at)
+        assert (decided.type, decided.data["cause"]) == (EventType.ROLLING_BACK, Cause.BLAST_RADIUS)
+        left = replace(whole, plan=plan.model_copy(update={"blast_requests": used + 1}), phase=Phase.OBSERVING)
+        assert decide(left, now=whole.ended_at).type is EventType.PROMOTING
 
     def test_a_candidate_that_is_proved_healthy_by_then_is_promoted(self, bench):
         plan = bench.plan(champion=bench.crown(), blast_requests=10_000)
@@ -329,6 +342,24 @@ class TestBrokenSplit:
         assert progress.decision["cause"] == Cause.DEADLINE
         assert "the split is not the asked one" in progress.decision["reason"]
         assert bench.serving.weights() == [0.0, 5.0, 0.0]
+
+    def test_identical_arms_are_not_called_harmful_for_it(self, bench):
+        """Twice the share means twice the failures; only the asked share makes that look like harm."""
+        champion = bench.crown()
+        plan = bench.plan(champion=champion, deadline_s=600)
+        for one in (champion, plan.candidate):
+            bench.serving.behave(one, Behaviour(errors=0.2))
+        bench.serving.configure(sends={"5.0": 12.0})
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.DEADLINE
+        assert "the split is not the asked one" in progress.decision["reason"]
+
+    def test_its_blast_radius_still_holds(self, bench):
+        plan = bench.plan(champion=bench.crown(), blast_requests=300)
+        bench.serving.configure(sends={"5.0": 20.0})
+        progress = bench.settle(bench.controller(plan))
+        assert progress.decision["cause"] == Cause.BLAST_RADIUS
+        assert not progress.evidence.standing().split_intact
 
 
 class TestServers:

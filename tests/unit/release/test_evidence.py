@@ -105,6 +105,15 @@ class TestWhatCounts:
         assert (counts(evidence, "errors").canary, counts(evidence, "errors").champion) == (1, 0)
         assert evidence.exposure.requests == 1
 
+    def test_one_request_on_an_arm_without_weight_breaks_the_split(self, evidence):
+        evidence.absorb([request(n, propensity=0.0) for n in range(50)], [])
+        assert evidence.standing().split_intact
+        assert counts(evidence, "errors").champion == 0, "the champion alone is compared with nobody"
+        tester = request(51, propensity=0.0, arm="canary", assigned=False)
+        evidence.absorb([tester, request(52, propensity=0.0, arm="canary"), request(53, arrived=160.0)], [])
+        assert evidence.states["requests"].split.impossible == 1
+        assert not evidence.standing().split_intact
+
     def test_a_request_waits_until_slower_ones_have_ended_too(self, evidence):
         evidence.absorb([request(1, arrived=100.0), request(2, arrived=101.9)], [])
         assert counts(evidence, "errors").champion == 1, "102.4 - 2 s is the watermark"
@@ -146,6 +155,22 @@ class TestFeedback:
         evidence.absorb([request(n, arm="canary") for n in range(30)], [feedback(n) for n in range(30)])
         assert evidence.states["requests"].split.requests == evidence.states["requests"].requests
         assert evidence.states["feedback"].requests == 30
+
+    def test_on_one_arm_alone_breaks_no_split_and_its_harm_stands(self, evidence):
+        """Angry users of a bad candidate answer more often; that is no fault of the gateway."""
+        facts = [request(n, arm="champion" if n % 20 else "canary", propensity=0.05) for n in range(600)]
+        answers = [feedback(n, at=700.0 + n) for n in range(0, 600, 20)]
+        evidence.absorb([*facts, request(999, arrived=1_500.0)], answers)
+        standing = evidence.standing()
+        assert standing.split_intact
+        assert (standing.harmful, standing.culprit) == (True, "negative_feedback")
+
+    def test_is_void_once_the_requests_show_that_the_split_is_broken(self, evidence):
+        facts = [request(n, arm="canary", propensity=0.05) for n in range(30)]
+        evidence.absorb([*facts, request(999, arrived=900.0)], [feedback(n, at=700.0 + n) for n in range(30)])
+        standing = evidence.standing()
+        assert not standing.split_intact
+        assert not standing.harmful
 
     def test_shares_alpha_with_the_other_guardrails(self, evidence):
         alphas = {name: state.plan.alpha for name, state in evidence.states.items()}

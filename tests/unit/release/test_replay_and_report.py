@@ -69,6 +69,17 @@ class TestReplay:
         differences = replay(bench.store, MODEL, progress.plan.release).differences
         assert any("the stored facts say promoting" in line for line in differences)
 
+    def test_states_of_an_older_version_are_named_and_the_report_computes_its_own(self, bench):
+        progress = finished(bench)
+        for path in events_of(bench, progress, EventType.OBSERVED):
+            record = bench.store.get_json(path)
+            record["data"]["states"] = {"requests": {"version": 1}}
+            bench.store.put_json(path, record)
+        result = replay(bench.store, MODEL, progress.plan.release)
+        assert any("of requests has version 1, this code computes 2" in line for line in result.differences)
+        assert result.progress.phase is progress.phase
+        assert looks_of(bench.store, progress.plan)[-1].standing.certified
+
     def test_notices_a_missing_event(self, bench):
         progress = finished(bench)
         path = events_of(bench, progress, EventType.WEIGHT_SET)[1]
