@@ -326,11 +326,17 @@ class TestRealCluster:
             assert (named.real, named.namespace, named.image) == (True, NAMESPACE, IMAGE)
             with pytest.raises(pytest.skip.Exception):
                 named.faults  # noqa: B018
+            with pytest.raises(pytest.skip.Exception, match="product=NVIDIA-None"):
+                named.require_gpu("NVIDIA-None")
+            before = named.created("jobs")
             batch.create_namespaced_job(NAMESPACE, make_job("anywhere"))
+            assert named.created("jobs") == before + 1
             first = named.wait_for_pod("anywhere")
             named.evict_pod(first)
             assert named.wait_for_pod("anywhere", other_than=first) != first
             named.delete_job("anywhere")
+            named.wait(lambda: "anywhere" not in [job["metadata"]["name"] for job in named.objects("jobs")], "its end")
+            assert named.created("jobs") == before + 1, "what was seen counts for good"
 
 
 class TestNothingIsLeft:

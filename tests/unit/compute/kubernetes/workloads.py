@@ -29,7 +29,7 @@ def claimed(folder: Path, *, name: str = "one", resources: Resources | None = No
     """Attempt 1 at a workload of a fiftieth of a second a step. On a real cluster a folder is one of its store."""
     store = store_in(folder)
     witness = "/scratch/witness" if is_real() else str(folder / f"witness-{name}")
-    told = {"steps": 5, "step_s": 0.02, "witness": witness, "name": name, "folder": f"{RUN}{folder}", **params}
+    told = {"steps": 5, "step_s": 0.02, "witness": witness, "name": name, "place": f"{RUN}{folder}", **params}
     workload = Workload(kind=checkpointing.KIND, params=told)
     store.create_json(f"{workload.directory}/spec.json", workload.to_json())
     attempt = attempts.claim(
