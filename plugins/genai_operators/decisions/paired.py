@@ -254,12 +254,10 @@ def _rates(differences: Floats, asked: Threshold) -> _Estimate:
 
 def _means(differences: Floats, asked: Threshold, clusters: Sequence[Hashable] | None, *, reach: float) -> _Estimate:
     """The stricter of t, which is right for many items, and the bound, which is right for rare losses."""
-    if clusters is None:
-        mean, sums, sizes = mean_difference(differences), differences, np.ones(len(differences))
-    else:
-        numbers = cluster_numbers(clusters)
-        mean = clustered_mean_difference(differences, numbers)
-        sums, sizes = np.bincount(numbers, weights=differences), np.bincount(numbers).astype(np.float64)
+    numbers = np.arange(len(differences)) if clusters is None else cluster_numbers(clusters)
+    mean = mean_difference(differences) if clusters is None else clustered_mean_difference(differences, numbers)
+    sums = np.bincount(numbers, weights=differences).astype(np.float64)
+    sizes = np.bincount(numbers).astype(np.float64)
     bounded = BoundedDifferences(sums, sizes, reach)
     lower, upper = mean.interval(confidence=2 * asked.confidence - 1)
     return _Estimate(

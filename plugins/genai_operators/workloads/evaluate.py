@@ -16,7 +16,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genai_operators.decisions.paired import PairedResult, holm, non_inferiority, superiority, wilson
+from genai_operators.decisions.paired import (
+    PairedResult,
+    benjamini_hochberg,
+    holm,
+    mcnemar_exact,
+    non_inferiority,
+    superiority,
+    wilson,
+)
 from genai_operators.decisions.verdict import Check, Outcome, Verdict
 from genai_operators.exceptions import BadWorkload, DataError
 from genai_operators.report import COLOURS, Page, new_figure
@@ -305,9 +313,10 @@ def _report(params: EvaluateParams, *, verdict: Verdict, items: Sequence[Item]) 
             "Differences on the same items with their intervals. Green: proved; a dashed line: what the whole interval "
             "must stay right of. Grey: shown only.",
         )
-    pairs = [_changes(part, items) for part in (OLD, NEW)]
-    if rows := [row for row in pairs if row is not None]:
-        page.heading("Pairs").table(("rows", "items", "only the candidate right", "only the champion right"), rows)
+    if rows := _changes(items):
+        page.heading("Pairs").table(
+            ("rows", "metric", "items", "only the candidate", "only the champion", "q, no difference"), rows
+        )
     return page
 
 
@@ -338,8 +347,17 @@ def _differences(items: Sequence[Item], params: EvaluateParams) -> list[Differen
     return found
 
 
-def _changes(part: str, items: Sequence[Item]) -> tuple[str, int, int, int] | None:
-    chosen = [item for item in items if item.part == part and item.champion_right is not None]
-    gained = sum(item.right and not item.champion_right for item in chosen)
-    lost = sum(not item.right and bool(item.champion_right) for item in chosen)
-    return (part, len(chosen), gained, lost) if chosen else None
+def _changes(items: Sequence[Item]) -> list[tuple[object, ...]]:
+    """What changed on the same items, for every slice and metric; ``q`` keeps the share of false names in the table."""
+    found: list[tuple[str, str, int, int, int]] = []
+    for part in (OLD, NEW):
+        chosen = [item for item in items if item.part == part and item.champion_right is not None]
+        exact = [(item.right, bool(item.champion_right)) for item in chosen]
+        valid = [(item.valid, bool(item.champion_valid)) for item in chosen]
+        for metric, marks in (("exact match", exact), ("valid answers", valid)):
+            gained = sum(candidate and not champion for candidate, champion in marks)
+            lost = sum(champion and not candidate for candidate, champion in marks)
+            if marks:
+                found.append((part, metric, len(marks), gained, lost))
+    q_values = benjamini_hochberg([mcnemar_exact(gained=gained, lost=lost) for *_, gained, lost in found])
+    return [(*row, f"{q:.2g}") for row, q in zip(found, q_values, strict=True)]

@@ -8,7 +8,7 @@ from genai_operators.decisions.paired import superiority
 from genai_operators.decisions.verdict import Outcome, Verdict
 from genai_operators.spec.data import OutputKind
 from genai_operators.spec.evaluate import NewDataRule
-from genai_operators.workloads.evaluate import EvaluateParams, Item, _checks, _differences, _report
+from genai_operators.workloads.evaluate import EvaluateParams, Item, _changes, _checks, _differences, _report
 from genai_operators.workloads.scoring import is_exact_match, is_valid
 
 
@@ -113,6 +113,15 @@ class TestPage:
             drawn = shown[f"exact match, {part} rows"]
             assert (drawn.value, drawn.interval, drawn.threshold) == (check.observed, check.interval, check.threshold)
         assert shown["valid answers, old rows"].threshold is None
+
+    def test_slices_and_metrics_share_one_false_discovery_rate(self) -> None:
+        """Gained 5 of 300 old rows and 40 of 80 new ones; validity as before: four tests, each adjusted for all."""
+        rows = _changes([*items("old", 290, of=300, champion=285), *items("new", 70, of=80, champion=30)])
+        assert [row[:5] for row in rows] == [
+            ("old", "exact match", 300, 5, 0), ("old", "valid answers", 300, 0, 0),
+            ("new", "exact match", 80, 40, 0), ("new", "valid answers", 80, 0, 0),
+        ]  # fmt: skip
+        assert [row[5] for row in rows] == ["0.12", "1", "7.3e-12", "1"]  # 2/2^5 * 4/2, and 2/2^40 * 4
 
     def test_without_a_champion_there_is_nothing_to_compare(self) -> None:
         found, params = items("old", 290, of=300), EvaluateParams.model_validate({"model": "m", "output": "json"})
