@@ -111,7 +111,7 @@ class ReleasePlan(_Frozen):
     :param settle_s: a request is judged this long after it arrived at the earliest: by then slower ones have ended too.
     :param ready_timeout_s: longest wait for a server.
     :param warm_up_s: requests this soon after the first are left out of the evidence.
-    :param incident_window_s: failures of one cause within this time count as one event.
+    :param incident_window_s: failures of one cause that follow each other this closely count as one event.
     :param ceiling_soak_s: how long evidence is gathered before a ceiling may certify; ``None`` (plans of older
         versions): the steps' soaks.
     :param blast_requests, blast_users, blast_tokens, blast_cost: most that the candidate may meet, generate and cost

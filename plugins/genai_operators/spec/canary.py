@@ -134,7 +134,8 @@ class Canary(Section):
         default=timedelta(0), description="Requests this soon after the first are left out of the evidence."
     )
     incident_window: Duration = Field(
-        default=timedelta(minutes=2), description="Failures of one cause within this time count as one event."
+        default=timedelta(minutes=2),
+        description="Failures of one cause that follow each other this closely are one event, for up to twice as long.",
     )
 
     @property
