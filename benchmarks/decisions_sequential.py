@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "plugins")]
 
 from benchmarks import sequential_rivals as rivals  # noqa: E402
 from benchmarks.decisions_figures import Collected, Figure, Report, main  # noqa: E402
-from benchmarks.sequential_outages import Fleet, false_alarms  # noqa: E402
+from benchmarks.sequential_outages import Fleet, crowded_alarms, false_alarms  # noqa: E402
+from benchmarks.sequential_outages import false_certificates as false_certificates_in_outages  # noqa: E402
 from benchmarks.sequential_simulation import (  # noqa: E402
     chasing,
     either,
@@ -28,6 +30,7 @@ from benchmarks.sequential_simulation import (  # noqa: E402
     product,
     simulate_harm,
     simulate_health,
+    split_alarms,
     stepped,
 )
 from genai_operators.decisions.bounded import ScorePlan, assess_scores, start_scores, update_scores  # noqa: E402
@@ -76,12 +79,16 @@ def false_certificates(found: Collected, *, full: bool) -> None:
     """Canaries exactly at the margin and at the ceiling."""
     releases, events = (4_000, 6_000) if full else (2_000, 1_000)
     cases = (
-        ("1 % -> 2 %, ceiling 2 %, 25 %", {"base_rate": 0.01, "ceiling": 0.02, "share": 0.25}),
-        ("1 % -> 2 %, no ceiling, 25 %", {"base_rate": 0.01, "ceiling": None, "share": 0.25}),
-        ("5 % -> 10 %, ceiling 10 %, 50 %", {"base_rate": 0.05, "ceiling": 0.1, "share": 0.5}),
-        ("1 % -> 2 %, ceiling 2 %, 5 %", {"base_rate": 0.01, "ceiling": 0.02, "share": 0.05}),
+        ("1 % -> 2 %, ceiling 2 %, 25 %", 0.01, 0.02, fixed(0.25)),
+        ("1 % -> 2 %, no ceiling, 25 %", 0.01, None, fixed(0.25)),
+        ("5 % -> 10 %, ceiling 10 %, 50 %", 0.05, 0.1, fixed(0.5)),
+        ("1 % -> 2 %, ceiling 2 %, 5 %", 0.01, 0.02, fixed(0.05)),
+        ("1 % -> 2 %, ceiling 2 %, 1, 5, 25, 50 %", 0.01, 0.02, stepped((0.01, 0.05, 0.25, 0.5), events // 4)),
+        ("1 % -> 2 %, ceiling 2 %, adversarial", 0.01, 0.02, chasing),
+        ("1 % -> 2 %, no ceiling, adversarial", 0.01, None, chasing),
     )
-    for number, (name, case) in enumerate(cases):
+    for number, (name, base_rate, ceiling, controller) in enumerate(cases):
+        case = {"base_rate": base_rate, "ceiling": ceiling, "controller": controller}
         options = {**case, "releases": releases, "events": events, "ratio": 2.0, "seed": 200 + number}
         count = int(np.isfinite(simulate_health(**options)).sum())  # type: ignore[arg-type]
         other = int(np.isfinite(simulate_health(**options, combine=either)).sum())  # type: ignore[arg-type]
@@ -93,7 +100,14 @@ def false_certificates(found: Collected, *, full: bool) -> None:
             target=allowed(releases),
         )
     multiplied = simulate_health(
-        releases=releases, events=events, base_rate=0.01, ceiling=0.02, share=0.25, ratio=2.0, seed=200, combine=product
+        releases=releases,
+        events=events,
+        base_rate=0.01,
+        ceiling=0.02,
+        controller=fixed(0.25),
+        ratio=2.0,
+        seed=200,
+        combine=product,
     )
     found.add(
         "sequential: false certificates if the processes are multiplied (invalid)",
@@ -123,7 +137,14 @@ def detection(found: Collected, *, full: bool) -> None:
 def certification(found: Collected, *, full: bool) -> None:
     """Requests until a good canary is certified."""
     releases = 20_000 if full else 2_000
-    options = {"releases": releases, "events": 20_000, "share": 0.25, "base_rate": 0.01, "ratio": 1.0, "seed": 400}
+    options = {
+        "releases": releases,
+        "events": 20_000,
+        "controller": fixed(0.25),
+        "base_rate": 0.01,
+        "ratio": 1.0,
+        "seed": 400,
+    }
     requests = simulate_health(ceiling=0.01, **options)  # type: ignore[arg-type]
     alone = simulate_health(ceiling=None, **options)  # type: ignore[arg-type]
     found.add(
@@ -197,6 +218,49 @@ def bursts(found: Collected, *, full: bool) -> None:
             alarms,
             "releases",
             baseline=naive,
+            target=allowed(releases),
+        )
+
+    pair = Fleet(
+        replicas=2, requests_per_s=0.3, hours=48.0, outages_per_hour=0.1, shared_per_hour=1.0, background=0.004
+    )
+    releases = 1_000 if full else 100
+    alarms, naive = false_alarms(releases=releases, seed=610, fleet=pair)
+    found.add(
+        f"sequential: false rollbacks of {releases:,} releases, shared outages; baseline: each failure by itself",
+        alarms,
+        "releases",
+        baseline=naive,
+        target=allowed(releases),
+    )
+    count = false_certificates_in_outages(replace(pair, ratio=2.0), releases=releases, seed=611, every=100)
+    found.add(
+        f"sequential: false certificates of {releases:,} releases, x2 with shared outages",
+        count,
+        "releases",
+        target=allowed(releases),
+    )
+    crowd = 1_000 if full else 150
+    found.add(
+        f"sequential: false rollbacks of {crowd:,} releases, more sticky users than the memory holds",
+        crowded_alarms(releases=crowd, seed=612),
+        "releases",
+        target=allowed(crowd),
+    )
+
+
+def splits(found: Collected, *, full: bool) -> None:
+    """An intact split called broken, at 5 % so that the count says something; and one with each assignment thrice."""
+    releases, requests = (4_000, 6_000) if full else (1_000, 1_500)
+    for number, (name, controller) in enumerate(
+        (("5 %", fixed(0.05)), ("5, 25, 50 %", stepped((0.05, 0.25, 0.5), requests // 3)), ("adversarial", chasing))
+    ):
+        options = {"releases": releases, "requests": requests, "controller": controller, "seed": 620 + number}
+        found.add(
+            f"split: {releases:,} intact ones called broken, weights {name}; baseline: sticky users counted thrice",
+            split_alarms(**options),  # type: ignore[arg-type]
+            "releases",
+            baseline=split_alarms(**options, repeats=3),  # type: ignore[arg-type]
             target=allowed(releases),
         )
 
@@ -289,13 +353,22 @@ def cost(found: Collected) -> None:
         arrival=np.arange(n) * 0.02,
         canary=canary,
         propensity=np.full(n, 0.05),
-        bad=observations.bad,
+        bad={name: (random.random(n) < 0.01).astype(np.int8) for name in names},
         unit=[f"user {user}" for user in random.integers(0, 200_000, n)],
         cause=[f"cause {cause}" if cause < 50 else None for cause in random.integers(0, 500, n)],
     )
-    state = update(start(plan), sticky)
-    size = len(json.dumps(state.to_json(), separators=(",", ":")))
-    found.add("sequential: state with users and open incidents", size, "bytes", target=8_000)
+    seconds, sizes = [], []
+    for _ in range(3):
+        begin = time.process_time()
+        state = update(start(plan), sticky)
+        seconds.append(time.process_time() - begin)
+    name = "sequential: update of 1,000,000 requests x 6 guardrails, 1% bad, sticky users and causes"
+    found.add(name, min(seconds), "CPU s", target=1.0)
+    state = start(plan)
+    for row in range(0, n, n // 50):  # bitmaps are worst half-full, and each guardrail's is so at another time
+        state = update(state, sticky.rows(row, row + n // 50))
+        sizes.append(len(json.dumps(state.to_json(), separators=(",", ":"))))
+    found.add("sequential: largest state with users and open incidents", max(sizes), "bytes", target=8_000)
     begin = time.process_time()
     steps = [Step(percent=percent, minimum_soak_s=600) for percent in (5, 25, 50)]
     plan_steps(plan, steps=steps, requests_per_s=50, base_rates=dict.fromkeys(names, 0.01))
@@ -311,6 +384,7 @@ def measure(*, full: bool = False, report: Report | None = None) -> list[Figure]
     false_rollbacks(found, full=full)
     false_certificates(found, full=full)
     bursts(found, full=full)
+    splits(found, full=full)
     scores(found, full=full)
     latency(found, full=full)
     others(found, full=full)

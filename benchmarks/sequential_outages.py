@@ -1,4 +1,5 @@
-"""Identical arms whose failures come in bursts: replicas that die for a while, users whose every request fails.
+"""Identical arms whose failures come in bursts: replicas that die for a while, something that both arms stand on, users
+whose every request fails.
 
 Only bad requests are generated, for only they bear on harm. The evidence is the product's own ``update``.
 """
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genai_operators.decisions.sequential import Guardrail, Observations, Plan, start, update
+from genai_operators.decisions.sequential import Guardrail, Observations, Plan, assess, start, update
 from genai_operators.decisions.sequential_units import Units
 
 GUARDRAIL = "errors"
@@ -22,7 +23,9 @@ class Fleet:
 
     :param share: of the traffic that the canary gets. ``canary_replicas``, ``replicas``: how many there are.
     :param outages_per_hour: of each replica. ``outage_s``: how long all of its requests fail.
-    :param background: rate of other failures, alike on both arms.
+    :param shared_per_hour: outages of what all replicas stand on: then every request fails, and each replica is seen as
+        the cause of its own.
+    :param background: rate of other failures. ``ratio``: of the canary's to the champion's.
     """
 
     share: float = 0.05
@@ -32,20 +35,30 @@ class Fleet:
     hours: float = 2.0
     outages_per_hour: float = 0.4
     outage_s: float = 60.0
+    shared_per_hour: float = 0.0
     background: float = 0.002
+    ratio: float = 1.0
+
+    @property
+    def outage_propensity(self) -> float:
+        """Probability that an outage meets the canary, as the product has it: its share of replicas or of traffic."""
+        return max(self.share, self.canary_replicas / self.replicas)
 
 
 def bad_requests(fleet: Fleet, random: np.random.Generator) -> Observations:
     """The bad requests of one release."""
     seconds = fleet.hours * 3600
-    count = random.poisson(fleet.background * fleet.requests_per_s * seconds)
-    arrival, canary = [random.random(count) * seconds], [random.random(count) < fleet.share]
+    worse = fleet.share * fleet.ratio
+    count = random.poisson(fleet.background * (worse + 1 - fleet.share) * fleet.requests_per_s * seconds)
+    arrival, canary = [random.random(count) * seconds], [random.random(count) < worse / (worse + 1 - fleet.share)]
     cause: list[str | None] = [None] * count
+    shared = random.random(random.poisson(fleet.shared_per_hour * fleet.hours)) * seconds
     for replica in range(fleet.replicas):
         on_canary = replica < fleet.canary_replicas
         of_arm = fleet.canary_replicas if on_canary else fleet.replicas - fleet.canary_replicas
         rate = fleet.requests_per_s * (fleet.share if on_canary else 1 - fleet.share) / of_arm
-        for begin in random.random(random.poisson(fleet.outages_per_hour * fleet.hours)) * seconds:
+        own = random.random(random.poisson(fleet.outages_per_hour * fleet.hours)) * seconds
+        for begin in np.concatenate([own, shared]):
             failed = random.poisson(rate * fleet.outage_s)
             arrival.append(begin + random.random(failed) * fleet.outage_s)
             canary.append(np.full(failed, on_canary))
@@ -80,7 +93,7 @@ def _sorted(
         bad={GUARDRAIL: np.ones(n, dtype=np.int8)},
         cause=None if cause is None else [cause[row] for row in order],
         unit=None if unit is None else [unit[row] for row in order],
-        cause_propensity=np.full(n, fleet.canary_replicas / fleet.replicas),
+        cause_propensity=np.full(n, fleet.outage_propensity),
     )
 
 
@@ -94,6 +107,24 @@ def false_alarms(*, releases: int, seed: int, fleet: Fleet | None = None, window
         alarms += update(start(plan), seen).harm.alarm is not None
         naive += update(start(plan), replace(seen, cause=None, unit=None)).harm.alarm is not None
     return alarms, naive
+
+
+def false_certificates(fleet: Fleet, *, releases: int, seed: int, every: int = 10) -> int:
+    """Releases that are certified by the ratio alone, looked at after every few failures.
+
+    ``fleet.ratio`` is the margin: by its own failures the canary is not acceptable, and outages do not mend that.
+    """
+    random = np.random.default_rng(seed)
+    plan = Plan(guardrails=(Guardrail(name=GUARDRAIL, margin=fleet.ratio),), split_alpha=None)
+    found = 0
+    for _ in range(releases):
+        seen, state = bad_requests(fleet, random), start(plan)
+        for begin in range(0, len(seen), every):
+            state = update(state, seen.rows(begin, begin + every))
+            if assess(state).evidence[GUARDRAIL].log_health >= -math.log(plan.beta):
+                found += 1
+                break
+    return found
 
 
 def crowded_alarms(*, releases: int, seed: int) -> int:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genai_operators.decisions import sequential_health
+from genai_operators.decisions import sequential_health, sequential_split
 from genai_operators.decisions.sequential_harm import WEIGHTS, factors
 
 Floats = NDArray[np.float64]
@@ -68,7 +69,7 @@ class HarmReplicas:
         self.products, self.scale, self.value = self.products[:, :, which], self.scale[:, which], self.value[:, which]
 
 
-Controller = Callable[[HarmReplicas, Booleans, int], Floats]
+Controller = Callable[[Any, Booleans, int], Floats]
 """(evidence so far, arm of the last bad event, number of the event) -> propensity of the next request."""
 
 
@@ -82,7 +83,7 @@ def stepped(shares: tuple[float, ...], every: int) -> Controller:
     return lambda replicas, last, event: np.full(len(last), shares[min(event // every, len(shares) - 1)])
 
 
-def chasing(replicas: HarmReplicas, last: Booleans, event: int) -> Floats:
+def chasing(replicas: HarmReplicas | HealthReplicas, last: Booleans, event: int) -> Floats:
     """An adversary that knows the past: large weights while the evidence is low, small ones when it is high."""
     share = np.where(replicas.average < 1.0, 0.5, 0.05)
     return np.where(last, 0.01, share)
@@ -191,11 +192,21 @@ def product(relative: Floats, absolute: Floats | None) -> Floats:
     return relative if absolute is None else relative * absolute
 
 
+@dataclass
+class HealthReplicas:
+    """What a controller may see of releases that try to certify.
+
+    :param average: evidence of health, shape (count,).
+    """
+
+    average: Floats
+
+
 def simulate_health(
     *,
     releases: int,
     events: int,
-    share: float,
+    controller: Controller,
     seed: int,
     base_rate: float,
     ratio: float,
@@ -206,33 +217,63 @@ def simulate_health(
 ) -> Floats:
     """Requests of both arms until one guardrail is certified (counted at the next bad event), infinite if never.
 
+    :param controller: chooses the weight until the next bad event, from the evidence and the arms so far.
     :param base_rate: of the champion; the canary's is ``ratio`` times that.
     """
     random = np.random.default_rng(seed)
     ratios, weights = sequential_health.relative_prior(margin)
-    on_champion = np.log((share * margin + 1 - share) / (share * ratios + 1 - share))[:, None]
-    on_canary = on_champion + np.log(ratios / margin)[:, None]
     logs, canary, bad = np.zeros((len(ratios), releases)), np.zeros(releases), np.zeros(releases)
     alive, requests, found = np.arange(releases), np.zeros(releases), np.full(releases, np.inf)
-    canary_bad = share * base_rate * ratio
-    rate = (1 - share) * base_rate + canary_bad
-    for _ in range(events):
-        gap = random.geometric(rate, len(alive))
+    evidence, fell = np.ones(releases), np.zeros(releases, dtype=bool)
+    for event in range(events):
+        share = controller(HealthReplicas(evidence), fell, event)
+        canary_bad = share * base_rate * ratio
+        rate = (1 - share) * base_rate + canary_bad
+        gap = random.geometric(rate)
         requests += gap
         canary += random.binomial(gap - 1, (share - canary_bad) / (1 - rate))
         before = combine(weights @ np.exp(logs), _absolute(canary, bad, ceiling))
         fell = random.random(len(alive)) < canary_bad / rate
-        logs += np.where(fell, on_canary, on_champion)
+        on_champion = np.log((share * margin + 1 - share) / (share * ratios[:, None] + 1 - share))
+        logs += on_champion + np.where(fell, np.log(ratios / margin)[:, None], 0.0)
         canary, bad = canary + fell, bad + fell
-        after = combine(weights @ np.exp(logs), _absolute(canary, bad, ceiling))
-        reached = np.maximum(before, after) >= 1 / beta
+        evidence = combine(weights @ np.exp(logs), _absolute(canary, bad, ceiling))
+        reached = np.maximum(before, evidence) >= 1 / beta
         if reached.any():
             found[alive[reached]] = requests[reached]
             alive, requests, logs = alive[~reached], requests[~reached], logs[:, ~reached]
-            canary, bad = canary[~reached], bad[~reached]
+            canary, bad, evidence, fell = canary[~reached], bad[~reached], evidence[~reached], fell[~reached]
             if not len(alive):
                 break
     return found
+
+
+def split_alarms(
+    *,
+    releases: int,
+    requests: int,
+    controller: Controller,
+    seed: int,
+    odds: float = 1.0,
+    repeats: int = 1,
+    alpha: float = 0.05,
+) -> int:
+    """Releases whose split is called broken, by the product's own factors and weights.
+
+    :param odds: true odds of the canary as a multiple of the asked ones.
+    :param repeats: broken on purpose: each assignment is counted so often, as if a sticky user's requests were many.
+    """
+    random = np.random.default_rng(seed)
+    ratios = sequential_split.ODDS_RATIOS[:, None]
+    logs, last = np.zeros((len(ratios), releases)), np.zeros(releases, dtype=bool)
+    evidence, broken = np.ones(releases), np.zeros(releases, dtype=bool)
+    for request in range(requests):
+        share = controller(HealthReplicas(evidence), last, request)
+        last = random.random(releases) < share * odds / (share * odds + 1 - share)
+        logs += repeats * (np.where(last, np.log(ratios), 0.0) - np.log(share * ratios + 1 - share))
+        evidence = sequential_split.WEIGHTS @ np.exp(np.minimum(logs, 500.0))
+        broken |= evidence >= 1 / alpha
+    return int(broken.sum())
 
 
 def _absolute(canary: Floats, bad: Floats, ceiling: float | None) -> Floats | None:

@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -162,12 +161,15 @@ def _notes(spec: ModelSpec, root: Path) -> list[str]:
     missing = [
         name for name in files if "://" not in name and not Path(name).is_absolute() and not (root / name).exists()
     ]
-    return [f"{name} does not exist here; it must when a run starts" for name in missing]
+    from genai_operators.release.guardrails import soak_notes
+
+    notes = [f"{name} does not exist here; it must when a run starts" for name in missing]
+    return [*notes, *(f"canary: {note}" for note in soak_notes(spec.canary))]
 
 
 def _print_outlook(item: Outlook, console: Console) -> None:
     spec, canary = item.spec, item.spec.canary
-    soak = format_duration(sum((step.minimum_soak for step in canary.steps), timedelta()))
+    soak = format_duration(canary.soak)
     requests = sum(step.minimum_requests for step in canary.steps)
     steps = " -> ".join(f"{step.percent:g} %" for step in canary.steps)
     table = Table(title=f"{item.name} (champion: {item.champion})", title_justify="left", box=SIMPLE, show_header=False)

@@ -92,7 +92,7 @@ def _check(
     requests_per_user: float,
 ) -> None:
     if not steps:
-        raise SpecError("a canary needs at least one step")
+        raise SpecError("steps: a canary needs at least one")
     if not (math.isfinite(requests_per_s) and requests_per_s > 0):
         raise SpecError(f"requests_per_s must be positive, got {requests_per_s}")
     if not (math.isfinite(requests_per_user) and requests_per_user >= 1):

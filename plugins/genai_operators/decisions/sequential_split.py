@@ -116,7 +116,9 @@ def update_split(
 def _reached(path: Path, threshold: float) -> NDArray[np.bool_]:
     """For each event, whether the mixture after it has reached the threshold."""
     exponent = path.exponent[:, 1:].max(axis=0)
-    reached = exponent > math.log2(threshold)  # the mixture is below 2**exponent: elsewhere it need not be computed
+    reached: NDArray[np.bool_] = exponent > math.log2(
+        threshold
+    )  # the mixture is below 2**exponent: elsewhere it need not be computed
     near = np.flatnonzero(reached)
     value, shift = Path(path.mantissa[:, near + 1], path.exponent[:, near + 1]).mixture(WEIGHTS)
     reached[near] = np.ldexp(value, np.minimum(shift, 1000)) >= threshold

@@ -8,7 +8,7 @@ from typing import Any
 
 from genai_operators.decisions.planner import Forecast, Step, plan_steps
 from genai_operators.decisions.sequential_plan import Plan
-from genai_operators.release.guardrails import guardrail_plans, time_limits
+from genai_operators.release.guardrails import guardrail_plans, soak_notes, time_limits
 from genai_operators.release.ledger import LedgerEntry
 from genai_operators.release.plan import Baseline
 from genai_operators.release.starting import measure
@@ -55,13 +55,12 @@ def recent_traffic(store: Store, champion: LedgerEntry | None, *, canary: Canary
 def canary_forecast(canary: Canary, traffic: Baseline) -> Forecast:
     """What the planner says of a canary under this traffic."""
     guardrails = guardrail_plans(canary, limits_ms=traffic.limits_ms)
-    soak_s = sum(step.minimum_soak.total_seconds() for step in canary.steps)
     return plan_steps(
         Plan(
             guardrails=tuple(guardrail.question() for guardrail in guardrails),
             alpha=canary.alpha,
             beta=canary.beta,
-            minimum_soak_s=soak_s,
+            minimum_soak_s=canary.soak_before_ceiling.total_seconds(),
         ),
         steps=[
             Step(
@@ -91,6 +90,7 @@ def canary_lines(canary: Canary, *, traffic: Baseline | None, has_champion: bool
         for step in canary.steps
     ]
     lines.append(f"then all traffic, if proved healthy within {format_duration(canary.deadline)}")
+    lines += [f"warning: {note}" for note in soak_notes(canary)]
     if traffic is None:
         return [*lines, "no traffic seen yet, so no forecast of how long that takes"]
     lines.append(f"recent traffic: {traffic.per_second:.3g} requests/s (of {traffic.requests} requests)")

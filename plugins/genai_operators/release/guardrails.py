@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from genai_operators.release.plan import GUARDRAILS, LONG_GAP, SLOW_FIRST_TOKEN, GuardrailPlan
 from genai_operators.serving.contract import RequestFact
-from genai_operators.spec.canary import Canary, TimedGuardrail
+from genai_operators.spec.canary import DAILY_CYCLE, Canary, TimedGuardrail
+from genai_operators.spec.quantities import format_duration
 
 #: With ``limit: auto`` and too few answers of the champion to tell its times.
 FALLBACK_LIMIT_MS = 2_000.0
@@ -64,6 +65,18 @@ def limit_notes(canary: Canary, limits_ms: Limits) -> list[str]:
         f"{FALLBACK_LIMIT_MS / 1000:g} s."
         for kind in _TIMES
         if (section := getattr(canary.guardrails, kind)) is not None and section.limit is None and kind not in limits_ms
+    ]
+
+
+def soak_notes(canary: Canary) -> list[str]:
+    """What a ceiling that certifies before it saw a whole day does not know."""
+    sections = [getattr(canary.guardrails, name) for name in GUARDRAILS]
+    soak = canary.soak_before_ceiling
+    if soak >= DAILY_CYCLE or not any(section is not None and section.ceiling is not None for section in sections):
+        return []
+    return [
+        f"a ceiling may certify after {format_duration(soak)} already: it then speaks of that time, not of the "
+        "daily peak; give ceiling_soak a day, and deadline more than that"
     ]
 
 

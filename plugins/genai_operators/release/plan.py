@@ -111,7 +111,9 @@ class ReleasePlan(_Frozen):
     :param settle_s: a request is judged this long after it arrived at the earliest: by then slower ones have ended too.
     :param ready_timeout_s: longest wait for a server.
     :param warm_up_s: requests this soon after the first are left out of the evidence.
-    :param incident_window_s: failures of one cause within this time count as one event.
+    :param incident_window_s: failures of one cause that follow each other this closely count as one event.
+    :param ceiling_soak_s: how long evidence is gathered before a ceiling may certify; ``None`` (plans of older
+        versions): the steps' soaks.
     :param blast_requests, blast_users, blast_tokens, blast_cost: most that the candidate may meet, generate and cost
         before it is promoted; ``None``: no limit.
     :param cost_per_hour, cost_per_1k_tokens: of the candidate's server and of what it generates.
@@ -145,6 +147,7 @@ class ReleasePlan(_Frozen):
     ready_timeout_s: float = 300.0
     warm_up_s: float = 0.0
     incident_window_s: float = 120.0
+    ceiling_soak_s: float | None = None
     baseline: Baseline = Baseline()
     serve: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, str] = Field(default_factory=dict)
@@ -232,6 +235,9 @@ def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
     from genai_operators.decisions.sequential import Plan
 
     total = sum(guardrail.alpha_weight for guardrail in plan.guardrails)
+    soak_s = plan.ceiling_soak_s
+    if soak_s is None:
+        soak_s = sum(step.minimum_soak_s for step in plan.steps)
     plans = {}
     for name, late in (("requests", False), ("feedback", True)):
         chosen = [g for g in plan.guardrails if (g.judged_as == NEGATIVE_FEEDBACK) == late]
@@ -242,7 +248,7 @@ def sequential_plans(plan: ReleasePlan) -> dict[str, SequentialPlan]:
                 alpha=plan.alpha * share,
                 beta=plan.beta,
                 **({"split_alpha": None} if late else {}),  # who sends feedback depends on the answer
-                minimum_soak_s=sum(step.minimum_soak_s for step in plan.steps),
+                minimum_soak_s=soak_s,
                 warm_up_s=plan.warm_up_s,
                 incident_window_s=plan.incident_window_s,
             )

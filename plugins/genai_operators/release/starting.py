@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from genai_operators.compute.owners import Owner
 from genai_operators.release.facts import judge, judge_feedback
-from genai_operators.release.guardrails import guardrail_plans, limit_notes, time_limits
+from genai_operators.release.guardrails import guardrail_plans, limit_notes, soak_notes, time_limits
 from genai_operators.release.ledger import Ledger, LedgerEntry, champions
 from genai_operators.release.plan import (
     NEGATIVE_FEEDBACK,
@@ -95,6 +95,7 @@ def freeze_plan(
         ready_timeout_s=rules.startup_timeout.total_seconds(),
         warm_up_s=rules.warm_up.total_seconds(),
         incident_window_s=rules.incident_window.total_seconds(),
+        ceiling_soak_s=rules.soak_before_ceiling.total_seconds(),
         baseline=baseline,
         serve=serve_options_to_json(intent.serve),
         evidence=dict(intent.evidence),
@@ -169,7 +170,8 @@ def notes(baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> list[str]:
 def _notes(intent: Intent, baseline: Baseline, guardrails: Sequence[GuardrailPlan]) -> tuple[str, ...]:
     if intent.champion is None:
         return ()
-    return (*notes(baseline, guardrails), *limit_notes(intent.canary, baseline.limits_ms))
+    canary = intent.canary
+    return (*notes(baseline, guardrails), *limit_notes(canary, baseline.limits_ms), *soak_notes(canary))
 
 
 def champion_of(ledger: Ledger) -> tuple[int, LedgerEntry | None]:

@@ -106,6 +106,7 @@ class BlastRadius(Section):
         return self
 
 
+DAILY_CYCLE = timedelta(days=1)
 _DEFAULT_STEPS = tuple(Step(percent=percent) for percent in (5, 25, 50))
 
 
@@ -116,7 +117,12 @@ class Canary(Section):
     guardrails: Guardrails = Field(default=Guardrails(), description="What counts as bad, and how much of it.")
     alpha: Fraction = Field(default=0.05, description="Chance of rolling back a candidate that is no worse.")
     beta: Fraction = Field(default=0.05, description="Chance of promoting a candidate that is not acceptable.")
-    deadline: Duration = Field(default=timedelta(days=1), description="Longest canary.")
+    deadline: Duration = Field(default=timedelta(days=2), description="Longest canary.")
+    ceiling_soak: Duration | None = Field(
+        default=None,
+        description="A guardrail's `ceiling` certifies the rate so far, so it waits this long: one that saw no daily "
+        "peak certifies a quiet night. Default: a day, or the steps' soaks where `deadline` leaves no day.",
+    )
     on_deadline: OnDeadline = Field(
         default=OnDeadline.ROLL_BACK, description="What happens at the deadline without a proof."
     )
@@ -128,8 +134,27 @@ class Canary(Section):
         default=timedelta(0), description="Requests this soon after the first are left out of the evidence."
     )
     incident_window: Duration = Field(
-        default=timedelta(minutes=2), description="Failures of one cause within this time count as one event."
+        default=timedelta(minutes=2),
+        description="Failures of one cause that follow each other this closely are one event, for up to twice as long.",
     )
+
+    @property
+    def soak(self) -> timedelta:
+        """How long the steps take at least."""
+        return sum((step.minimum_soak for step in self.steps), timedelta())
+
+    @property
+    def soak_before_ceiling(self) -> timedelta:
+        """How long evidence is gathered before a ceiling may certify."""
+        if self.ceiling_soak is not None:
+            return max(self.ceiling_soak, self.soak)
+        return max(DAILY_CYCLE, self.soak) if self.deadline > DAILY_CYCLE else self.soak
+
+    @model_validator(mode="after")
+    def _ceiling_in_time(self) -> Canary:
+        if self.ceiling_soak is not None and self.ceiling_soak >= self.deadline:
+            raise ValueError("ceiling_soak must be shorter than deadline, or no ceiling can certify in time")
+        return self
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Canary:

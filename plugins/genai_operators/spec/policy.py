@@ -37,7 +37,7 @@ class Policy(Section):
     retrainings: PositiveInt = Field(default=6, description="At most so many retrainings within `budget_window`.")
     budget_window: Duration = Field(default=timedelta(days=30), description="Time over which retrainings are counted.")
     longest_retraining: Duration = Field(
-        default=timedelta(days=1), description="A retraining that has not ended after this time counts as broken."
+        default=timedelta(days=3), description="A retraining that has not ended after this time counts as broken."
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ class TestAgainstSimulation:
 
     def test_certification(self):
         requests = simulate_health(
-            releases=1_500, events=5_000, share=0.25, base_rate=0.01, ratio=1.0, ceiling=0.01, seed=2
+            releases=1_500, events=5_000, controller=fixed(0.25), base_rate=0.01, ratio=1.0, ceiling=0.01, seed=2
         )
         wait = forecast().steps[1].guardrails[0].certify
         assert wait.median == pytest.approx(np.median(requests), rel=0.2)

@@ -6,12 +6,16 @@ test against the nominal rate is not rejected at 1 %. Seeds are fixed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks import sequential_rivals as rivals
-from benchmarks.sequential_outages import Fleet, false_alarms
+from benchmarks.sequential_outages import Fleet, false_alarms, false_certificates
 from benchmarks.sequential_simulation import (
     Controller,
     chasing,
@@ -21,8 +25,11 @@ from benchmarks.sequential_simulation import (
     product,
     simulate_harm,
     simulate_health,
+    split_alarms,
     stepped,
 )
+from genai_operators.decisions.sequential_events import BadEvents
+from genai_operators.decisions.sequential_split import ODDS_RATIOS, Split, update_split
 
 NOMINAL = 0.05
 RELEASES = 1_000
@@ -82,10 +89,33 @@ class TestFalseCertificate:
     )
     def test_exactly_at_margin_and_ceiling(self, base_rate: float, ceiling: float | None, share: float):
         requests = simulate_health(
-            releases=2_000, events=1_000, share=share, base_rate=base_rate, ratio=2.0, ceiling=ceiling, seed=21
+            releases=2_000,
+            events=1_000,
+            controller=fixed(share),
+            base_rate=base_rate,
+            ratio=2.0,
+            ceiling=ceiling,
+            seed=21,
         )
         count = int(np.isfinite(requests).sum())
         assert not too_many(count, 2_000)
+        assert count > 10
+
+    @pytest.mark.parametrize(
+        "controller", [stepped((0.05, 0.25, 0.5), EVENTS // 3), chasing], ids=["stepped", "adversarial"]
+    )
+    def test_under_weights_that_change(self, controller: Controller):
+        requests = simulate_health(
+            releases=RELEASES,
+            events=EVENTS,
+            controller=controller,
+            base_rate=0.01,
+            ratio=2.0,
+            ceiling=0.02,
+            seed=23,
+        )
+        count = int(np.isfinite(requests).sum())
+        assert not too_many(count, RELEASES)
         assert count > 10
 
     @pytest.mark.parametrize("combine", [either, product])
@@ -93,7 +123,7 @@ class TestFalseCertificate:
         requests = simulate_health(
             releases=2_000,
             events=1_000,
-            share=0.25,
+            controller=fixed(0.25),
             base_rate=0.01,
             ratio=2.0,
             ceiling=0.02,
@@ -114,6 +144,57 @@ class TestBursts:
         assert not too_many(alarms, 150)
         assert too_many(naive, 150)
 
+    def test_outages_of_what_both_arms_stand_on(self, monkeypatch: pytest.MonkeyPatch):
+        """Each arm's server is seen as the cause of its own; little traffic, so that the canary meets few of them."""
+        quiet = Fleet(
+            replicas=2, requests_per_s=0.3, hours=48.0, outages_per_hour=0.1, shared_per_hour=1.0, background=0.004
+        )
+        alarms, _ = false_alarms(releases=60, seed=32, fleet=quiet)
+        assert not too_many(alarms, 60)
+        assert not too_many(false_certificates(replace(quiet, ratio=2.0), releases=40, seed=33, every=100), 40)
+
+        def counts_the_champions(events: BadEvents, canary: np.ndarray) -> np.ndarray:
+            return events.row[np.where(canary[events.row], events.sampled, events.counts)]
+
+        monkeypatch.setattr(BadEvents, "of_health", counts_the_champions)
+        assert too_many(false_certificates(replace(quiet, ratio=2.0), releases=40, seed=33, every=100), 40)
+
+
+class TestBrokenSplit:
+    @pytest.mark.parametrize(
+        "controller",
+        [fixed(0.05), stepped((0.05, 0.25, 0.5), 500), chasing],
+        ids=["5 %", "stepped", "adversarial"],
+    )
+    def test_an_intact_split_is_seldom_called_broken(self, controller: Controller):
+        alarms = split_alarms(releases=RELEASES, requests=1_500, controller=controller, seed=51)
+        assert not too_many(alarms, RELEASES)
+        assert alarms > 5
+
+    def test_counting_each_request_of_a_sticky_user_is_caught(self):
+        assert too_many(split_alarms(releases=300, requests=1_000, controller=fixed(0.05), seed=52, repeats=3), 300)
+
+    def test_twice_the_odds_are_found_at_a_thousandth(self):
+        found = split_alarms(releases=200, requests=1_500, controller=fixed(0.05), seed=53, odds=2.0, alpha=0.001)
+        assert found >= 190
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000), share=st.sampled_from([0.02, 0.1, 0.5]), cut=st.integers(0, 300))
+    def test_the_first_crossing_does_not_depend_on_batches(self, seed: int, share: float, cut: int):
+        """And it is the first request after which the mixture of likelihood ratios reaches the threshold."""
+        random = np.random.default_rng(seed)
+        canary, propensity = random.random(300) < share, np.full(300, 0.1)
+        every = np.ones(300, dtype=bool)
+        _, whole = update_split(Split.start(), canary=canary, propensity=propensity, counted=every, alpha=0.1)
+        half, first = update_split(
+            Split.start(), canary=canary[:cut], propensity=propensity[:cut], counted=every[:cut], alpha=0.1
+        )
+        _, second = update_split(half, canary=canary[cut:], propensity=propensity[cut:], counted=every[cut:], alpha=0.1)
+        assert whole == (first if first is not None else None if second is None else second + cut)
+        logs = np.where(canary, np.log(ODDS_RATIOS)[:, None], 0.0) - np.log(0.1 * ODDS_RATIOS + 0.9)[:, None]
+        reached = np.flatnonzero(np.exp(logs.cumsum(axis=1)).mean(axis=0) >= 10)
+        assert whole == (int(reached[0]) if len(reached) else None)
+
 
 class TestSpeed:
     """Medians at alpha .05 and 5 % of the traffic, reduced; targets of the full study with some slack for its size."""
@@ -129,6 +210,6 @@ class TestSpeed:
 
     def test_an_equal_canary_is_certified_in_time(self):
         requests = simulate_health(
-            releases=1_000, events=3_000, share=0.25, base_rate=0.01, ratio=1.0, ceiling=0.01, seed=42
+            releases=1_000, events=3_000, controller=fixed(0.25), base_rate=0.01, ratio=1.0, ceiling=0.01, seed=42
         )
         assert np.median(requests) <= 6_600

@@ -219,6 +219,9 @@ class TestCanaryForecast:
         lines = canary_lines(Canary(), traffic=None, has_champion=True)
         assert lines[0] == "5 % for at least 10m and 100 requests"
         assert "no traffic seen yet" in lines[-1]
+        assert not any("daily peak" in line for line in lines)
+        short = canary_lines(Canary.model_validate({"deadline": "2h"}), traffic=None, has_champion=True)
+        assert any("warning: a ceiling may certify after 30m already" in line for line in short)
 
     def test_rate_and_errors_are_those_of_the_champion(self, store: Store, champion: LedgerEntry) -> None:
         serve(store, deployment="bot-v4-standard", errors=8)

@@ -6,13 +6,13 @@ import pytest
 
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import cause_of, judge, judge_feedback, pack, unpack
-from genai_operators.release.guardrails import guardrail_plans, limit_notes, time_limits
-from genai_operators.release.plan import GuardrailPlan
-from genai_operators.release.starting import measure, notes, settle_seconds
-from genai_operators.serving.contract import FeedbackFact, RequestFact
+from genai_operators.release.guardrails import guardrail_plans, limit_notes, soak_notes, time_limits
+from genai_operators.release.plan import GuardrailPlan, sequential_plans
+from genai_operators.release.starting import Intent, freeze_plan, measure, notes, settle_seconds
+from genai_operators.serving.contract import FeedbackFact, RequestFact, ServeOptions
 from genai_operators.spec.canary import Canary
 from genai_operators.store import canonical_json
-from tests.fakes.releases import deployment
+from tests.fakes.releases import OWNER, deployment
 from tests.fakes.serving import Behaviour
 
 GUARDRAILS = (
@@ -246,6 +246,47 @@ class TestBaseline:
         slow = next(plan for plan in plans if plan.name == "slow_first_token")
         assert (slow.limit_ms, slow.margin, slow.ceiling) == (1000.0, 3.0, None)
         assert [plan.name for plan in plans] == ["errors", "invalid_output", "slow_first_token"]
+
+
+class TestSoakBeforeACeiling:
+    """A ceiling that saw only a quiet night must not promote unless the file says so."""
+
+    @pytest.mark.parametrize(
+        ("section", "hours", "warns"),
+        [
+            ({}, 24, False),
+            ({"deadline": "3d", "ceiling_soak": "30h"}, 30, False),
+            ({"deadline": "2h"}, 0.5, True),
+            ({"ceiling_soak": "1h"}, 1, True),
+            ({"deadline": "2h", "guardrails": {"errors": {"ceiling": None}, "invalid_output": None}}, 0.5, False),
+        ],
+        ids=["default", "longer", "no day within the deadline", "shorter", "no ceiling"],
+    )
+    def test_is_a_day_unless_the_file_says_otherwise(self, bench, section, hours, warns):
+        canary = Canary.model_validate(section)
+        assert canary.soak_before_ceiling.total_seconds() == hours * 3600
+        assert bool(soak_notes(canary)) == warns
+        intent = Intent(
+            model="bot",
+            owner=OWNER,
+            candidate=deployment(2),
+            champion=bench.crown(),
+            ledger_epoch=bench.ledger.epoch(),
+            canary=canary,
+            serve=ServeOptions(),
+        )
+        plan = freeze_plan(intent, store=bench.store, serving=bench.serving, clock=bench.serving.clock)
+        assert sequential_plans(plan)["requests"].minimum_soak_s == hours * 3600
+        assert any("daily peak" in note for note in plan.notes) == warns
+
+    def test_of_an_older_plan_is_its_steps(self, bench):
+        plan = bench.plan(champion=bench.crown())
+        assert plan.ceiling_soak_s is None
+        assert sequential_plans(plan)["requests"].minimum_soak_s == 60
+
+    def test_that_the_deadline_cuts_off_is_refused(self):
+        with pytest.raises(ValueError, match="ceiling_soak must be shorter than deadline"):
+            Canary.model_validate({"deadline": "1h", "ceiling_soak": "1h"})
 
 
 class TestAutomaticLimits:
