@@ -63,7 +63,7 @@ class TestQueue:
         begin(cluster, queued, attempt)
         cluster.faults.hold_queue()
         cluster.faults.evict_workload(attempt.name)
-        cluster.faults.wait(lambda: "queue research again" in queued.probe(attempt).detail, "its place in the queue")
+        cluster.wait(lambda: f"queue {queued.queue} again" in queued.probe(attempt).detail, "its place in the queue")
         last = queued.probe(attempt)
         cluster.faults.hold_queue(False)
         assert last.phase is Phase.PREEMPTED
