@@ -39,17 +39,21 @@ def builder(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def context(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as the build sees it, but with the workload's requirements cut down to :data:`LIGHT`."""
+    """The project as the build sees it, but with both lists of requirements cut down to :data:`LIGHT`."""
     folder = tmp_path_factory.mktemp("context")
     ignored = shutil.ignore_patterns("__pycache__", ".*", "results")
     for name in ("plugins", "docker", "dags", "include"):
         shutil.copytree(project_root / name, folder / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt", "constraints.txt", ".dockerignore"):
+    for name in (
+        *("pyproject.toml", "README.md", "LICENSE", ".dockerignore"),
+        *("requirements.txt", "constraints.txt", "airflow_settings.yaml"),
+    ):
         shutil.copy(project_root / name, folder / name)
-    requirements = folder / "docker/workload/requirements.txt"
-    kept = [line for line in requirements.read_text().splitlines() if line.startswith(("-c", *LIGHT))]
-    assert len(kept) == len(LIGHT) + 1
-    requirements.write_text("\n".join(kept) + "\n")
+    for name, least in (("docker/workload/requirements.txt", len(LIGHT)), ("requirements.txt", 1)):
+        requirements = folder / name
+        kept = [line for line in requirements.read_text().splitlines() if line.startswith(("-c", *LIGHT))]
+        assert len(kept) >= least + 1
+        requirements.write_text("\n".join(kept) + "\n")
     return folder
 
 
@@ -57,6 +61,13 @@ def context(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def workload_image(builder: Builder, context: Path) -> str:
     return builder.build(
         context, "docker/workload/Dockerfile", tag="genai-workload:light", BASE_IMAGE=builder.base, TORCH_INDEX=""
+    )
+
+
+@pytest.fixture(scope="module")
+def airflow_image(builder: Builder, context: Path) -> str:
+    return builder.build(
+        context, "docker/airflow/Dockerfile", tag="genai-airflow:light", target="airflow", BASE_IMAGE=builder.base
     )
 
 
@@ -129,6 +140,33 @@ class TestWorkloadImage:
         assert ending.code == 0
         log = b"".join(store.get(info.path) for info in store.list(attempt.path("log")))
         assert b"line of step 20" in log
+
+
+class TestAirflowImage:
+    """Without Airflow itself, which takes minutes to install: the layout, the user and what may be written."""
+
+    def test_runs_as_the_charts_user_with_the_project_in_place(self, builder: Builder, airflow_image: str) -> None:
+        program = (
+            "import os; print(os.getuid(), os.getgid(), os.environ['AIRFLOW_HOME']);"
+            "import genai_operators as g; print(g.__file__);"
+            "print([name for name in ('dags/reconcile.py', 'include/models', 'airflow_settings.yaml')"
+            " if not os.path.exists(name)])"
+        )
+        shown = python(builder, airflow_image, program)
+        assert shown.stdout.splitlines() == [
+            "50000 0 /opt/airflow",
+            "/opt/airflow/plugins/genai_operators/__init__.py",
+            "[]",
+        ], shown.stderr
+
+    def test_writes_where_it_must_and_nowhere_else(self, builder: Builder, airflow_image: str) -> None:
+        folders = ("/opt/airflow/logs", "/var/lib/genai/keys")
+        volumes = tuple(word for folder in folders for word in ("--tmpfs", f"{folder}:rw,mode=0770"))
+        for folder in folders:
+            written = python(builder, airflow_image, f"open('{folder}/x', 'w')", options=volumes)
+            assert written.returncode == 0, written.stderr
+        refused = python(builder, airflow_image, "open('/opt/airflow/dags/x.py', 'w')")
+        assert refused.returncode != 0
 
 
 class TestModelServerImage:

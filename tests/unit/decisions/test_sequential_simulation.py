@@ -108,8 +108,9 @@ def arms_of_bad_events(canary: list[bool], *, share: float = 0.2) -> Observation
 
 
 def evidence_of(canary: list[bool]) -> tuple[float, float, bool]:
-    """(log evidence of harm, of health, alarm)"""
-    state = update(start(Plan(guardrails=(Guardrail(name="errors"),), alpha=1e-4)), arms_of_bad_events(canary))
+    """(log evidence of harm, of health, alarm); whatever the split, as these arms were not drawn."""
+    plan = Plan(guardrails=(Guardrail(name="errors"),), alpha=1e-4, split_alpha=None)
+    state = update(start(plan), arms_of_bad_events(canary))
     one = assess(state).evidence["errors"]
     return one.log_harm, one.log_health, state.harm.alarm is not None
 
