@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from genai_operators.exceptions import ManifestMismatch, ObjectNotFound, StorageFull, StoreUnavailable
@@ -23,7 +24,11 @@ MANIFEST_NAME = "MANIFEST.json"
 MANIFEST_VERSION = 1
 #: Where somebody is patient, his patience is the limit, not this.
 MOST_RETRIES = 1000
+#: Between two tries of a request whose answer was cut off.
+CUT_OFF_PAUSE_S = 0.5
 HASH_BLOCK_BYTES = 1 << 20
+
+Answer = TypeVar("Answer")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -129,6 +134,7 @@ class Store:
         """
         self.uri = (Path(uri).expanduser().resolve().as_uri() if "://" not in uri else uri).rstrip("/")
         self._backend = backend if backend is not None else _backend(self.uri, patience_s)
+        self._patience_s = 0.0 if local_path(self.uri) else patience_s or 0.0
 
     @classmethod
     def open(cls, uri: str | Path, *, patience_s: float | None = None) -> Store:
@@ -150,8 +156,7 @@ class Store:
         """Write or replace an object, atomically."""
         import obstore
 
-        with _Translated(self.uri_of(path)):
-            obstore.put(self._backend, path, data)
+        self._repeatable(path, lambda: obstore.put(self._backend, path, data))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object that must not exist. ``False`` if it does: somebody else was first and theirs stands."""
@@ -169,8 +174,7 @@ class Store:
         """:raises ObjectNotFound: when there is none."""
         import obstore
 
-        with _Translated(self.uri_of(path)):
-            return bytes(obstore.get(self._backend, path).bytes())
+        return self._repeatable(path, lambda: bytes(obstore.get(self._backend, path).bytes()))
 
     def put_json(self, path: str, value: Any) -> None:
         """:meth:`put` of canonical JSON."""
@@ -196,8 +200,7 @@ class Store:
         import obstore
 
         try:
-            with _Translated(self.uri_of(path)):
-                obstore.head(self._backend, path)
+            self._repeatable(path, lambda: obstore.head(self._backend, path))
         except ObjectNotFound:
             return False
         return True
@@ -206,20 +209,20 @@ class Store:
         """Every object below a folder ``prefix``, sorted by path. ``a/b`` does not list ``a/bc``."""
         import obstore
 
-        with _Translated(self.uri_of(prefix)):
-            found = [
+        def read() -> list[ObjectInfo]:
+            return [
                 ObjectInfo(path=item["path"], size=item["size"], last_modified=item["last_modified"])
                 for batch in obstore.list(self._backend, prefix or None)
                 for item in batch
             ]
-        return sorted(found, key=lambda info: info.path)
+
+        return sorted(self._repeatable(prefix, read), key=lambda info: info.path)
 
     def list_names(self, prefix: str) -> Sequence[str]:
         """Names directly below a folder, folders and objects alike, sorted. One level, so cheap in a deep store."""
         import obstore
 
-        with _Translated(self.uri_of(prefix)):
-            level = obstore.list_with_delimiter(self._backend, prefix or None)
+        level = self._repeatable(prefix, lambda: obstore.list_with_delimiter(self._backend, prefix or None))
         paths = [*level["common_prefixes"], *(item["path"] for item in level["objects"])]
         return sorted(PurePosixPath(path).name for path in paths)
 
@@ -228,10 +231,27 @@ class Store:
         import obstore
 
         try:
-            with _Translated(self.uri_of(path)):
-                obstore.delete(self._backend, path)
+            self._repeatable(path, lambda: obstore.delete(self._backend, path))
         except ObjectNotFound:
             return
+
+    def _repeatable(self, path: str, request: Callable[[], Answer]) -> Answer:
+        """Send a request that may arrive twice.
+
+        obstore repeats what got no answer, but not what got the beginning of one. A patient store does.
+        """
+        from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                with _Translated(self.uri_of(path)):
+                    return request()
+            except StoreUnavailable as error:
+                refused = isinstance(error.__cause__, (PermissionDeniedError, UnauthenticatedError))
+                if refused or time.monotonic() >= deadline:
+                    raise
+            time.sleep(CUT_OFF_PAUSE_S)
 
     def uri_of(self, path: str) -> str:
         """The absolute URI of an object or folder of this store."""
@@ -251,8 +271,8 @@ class Store:
 
         manifest = directory_manifest(directory)
         for name in manifest.files:
-            with _Translated(self.uri_of(f"{prefix}/{name}")):
-                obstore.put(self._backend, f"{prefix}/{name}", directory / name)
+            target, file = f"{prefix}/{name}", directory / name
+            self._repeatable(target, partial(obstore.put, self._backend, target, file))
         self.put_json(f"{prefix}/{MANIFEST_NAME}", manifest.to_json())
         return manifest
 

@@ -22,6 +22,7 @@ from genai_operators.compute.owners import Owner
 from genai_operators.compute.reconcile import reconcile_workloads
 from genai_operators.compute.resources import Resources
 from genai_operators.compute.watch import WorkloadSubject
+from genai_operators.exceptions import GenaiError
 from genai_operators.store import Store
 from tests.fakes import checkpointing, kubernetes_clients
 from tests.fakes.crashing import look
@@ -207,7 +208,18 @@ class ClusterRun(WorkloadRun):
         """What was said, and what is in the cluster."""
         cluster = "" if self.cluster.real else self.cluster.faults.describe()
         said = [] if self.cluster.real else self._said()
-        return "\n".join([*self.lines, cluster, *said, *self.witnessed()])
+        return "\n".join([*self.lines, cluster, *said, *self.witnessed(), *self._endings()])
+
+    def _endings(self) -> list[str]:
+        """How each attempt ended by its own account, with its last words, as far as the store can be read."""
+        try:
+            return [
+                f"attempt {number}: {self.store.find_json(self.attempt(number).path('exit.json'))}"
+                + "".join(f"\n  {line}" for line in [line for chunk in self.chunks(number) for line in chunk][-20:])
+                for number in range(1, self.newest() + 1)
+            ]
+        except GenaiError as error:
+            return [str(error)]
 
     def _said(self) -> list[str]:
         """The logs of all pods, of those that are gone as well."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,54 @@ class TestCreate:
                 thread.join()
             assert len(wins) == 1
             assert s3_store.get(f"round/{number}") == str(wins[0]).encode()
+
+
+class TestAnAnswerThatIsCutOff:
+    """obstore repeats what got no answer, but not what got the beginning of one."""
+
+    @pytest.fixture
+    def s3(self) -> Iterator[tuple[Any, list[str]]]:
+        """The backend of an S3 that breaks off the answer to its first request to delete; what it was asked."""
+        import obstore.store
+
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                asked.append(self.path)
+                answer = b"<DeleteResult><Deleted><Key>old</Key></Deleted></DeleteResult>"
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer[:10] if len(asked) == 1 else answer)
+                self.close_connection = True
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield (
+                obstore.store.S3Store(
+                    "models",
+                    endpoint=f"http://127.0.0.1:{server.server_port}",
+                    region="us-east-1",
+                    skip_signature=True,
+                    client_options={"allow_http": True},
+                ),
+                asked,
+            )
+            server.shutdown()
+
+    def test_whoever_is_patient_asks_again(self, s3: tuple[Any, list[str]]) -> None:
+        backend, asked = s3
+        Store("s3://models", backend=backend, patience_s=60).delete("old")
+        assert len(asked) == 2
+
+    def test_whoever_is_not_is_told(self, s3: tuple[Any, list[str]]) -> None:
+        with pytest.raises(StoreUnavailable, match="models/old"):
+            Store("s3://models", backend=s3[0]).delete("old")
 
 
 class TestObjects:
