@@ -213,7 +213,8 @@ class TestDemo:
         assert len(texts) > 100
         for info in demo.store.list(""):
             if not info.path.startswith("traffic/") and not LEARNT_FROM.search(info.path):
-                assert not any(text in demo.store.get(info.path).decode(errors="replace") for text in texts), info.path
+                content = demo.store.get(info.path).decode(errors="replace")
+                assert not any(text in content for text in texts), info.path
         for log in demo.layout.airflow_home.rglob("*.log"):
             content = log.read_text(errors="replace")
             assert not any(text in content for text in texts), log
