@@ -22,7 +22,7 @@ def take_away(run: ClusterRun, how: str, *, times: int = 1) -> Settled:
     reached = 0
     for _ in range(times):
         beyond = min(reached, run.params["steps"] - 2)  # on a busy machine it may wait at its last step already
-        run.drive(subject, until=lambda beyond=beyond: run.checkpoint() > beyond)  # type: ignore[misc]
+        run.drive(subject, until=lambda beyond=beyond: run.checkpoint() > beyond and has_begun(run, len(taken)))  # type: ignore[misc]
         pod = run.pod(but=taken)
         getattr(run.cluster.faults, how)(pod)
         taken.append(pod)
@@ -30,6 +30,11 @@ def take_away(run: ClusterRun, how: str, *, times: int = 1) -> Settled:
         reached = run.checkpoint()
     run.drive(subject, until=lambda: run.starts() == times + 1)
     return run.finish(subject)
+
+
+def has_begun(run: ClusterRun, before: int) -> bool:
+    """Whether its code was reached more than ``before`` times; in the pods of a real cluster that cannot be seen."""
+    return run.cluster.real or len(run.witnessed("begin")) > before
 
 
 @ROWS.row("preempted", "once", params=WAITS, begun=2)
