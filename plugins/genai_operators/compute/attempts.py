@@ -189,7 +189,9 @@ def read_records(attempt: Attempt) -> Records:
     store = attempt.store
     record = store.find_json(attempt.path("exit.json"))
     heartbeat = store.find_json(attempt.path("heartbeat.json"))
-    if record is None and heartbeat is not None and heartbeat["ended"]:
+    if record is not None and "beat" in record:
+        heartbeat = record  # the last words; the heartbeat that says the same may not be there yet
+    elif record is None and heartbeat is not None and heartbeat["ended"]:
         record = heartbeat
     if record is None and heartbeat is None:
         started = store.find_json(attempt.path("started.json"))

@@ -245,6 +245,12 @@ class TestGpuMemory:
         assert [scene.asked(n).micro_batch for n in (1, 2, 3)] == [None, 2, 1]
         assert (scene.asked(4).gpu, scene.asked(4).micro_batch) == ("h100", None)
 
+    def test_the_last_words_count_before_the_heartbeat_repeats_them(self, scene: Scene) -> None:
+        attempt = scene.begun()
+        scene.fail(attempt, memory="gpu", beat=1, ended=True, progress={"batch": 4})
+        scene.step()
+        assert (scene.asked(2).gpu, scene.asked(2).micro_batch) == ("l4", 2)
+
     def test_at_the_end_of_the_ladder_it_fails(self, scene: Scene) -> None:
         scene.drive(ladder=(L4,))
         scene.fail(scene.begun(), memory="gpu")
