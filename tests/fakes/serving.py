@@ -37,6 +37,7 @@ class Behaviour:
 
     errors: float = 0.0
     invalid: float = 0.0
+    refused: float = 0.0
     wrong: float = 0.0
     slow: float = 0.0
     ready_after_s: float = 3.0
@@ -274,6 +275,7 @@ def _request(world: World, number: int) -> RequestFact:
         tokens=None if failed else 12,
         duration_ms=seconds * 1000,
         valid_output=None if failed else _chance(number, "invalid") >= behaviour.invalid,
+        refused=None if failed else _chance(number, "refused") < behaviour.refused,
     )
 
 

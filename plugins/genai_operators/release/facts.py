@@ -11,6 +11,7 @@ from genai_operators.release.plan import (
     INVALID_OUTPUT,
     LONG_GAP,
     NEGATIVE_FEEDBACK,
+    REFUSAL,
     SLOW_FIRST_TOKEN,
     GuardrailPlan,
     ReleasePlan,
@@ -72,6 +73,10 @@ def _invalid_output(fact: RequestFact, _limit_ms: float | None) -> int:
     return NOT_APPLICABLE if fact.valid_output is None else int(not fact.valid_output)
 
 
+def _refusal(fact: RequestFact, _limit_ms: float | None) -> int:
+    return NOT_APPLICABLE if fact.refused is None else int(fact.refused)
+
+
 def _slow_first_token(fact: RequestFact, limit_ms: float | None) -> int:
     if fact.timed_out:
         return BAD
@@ -89,6 +94,7 @@ def _long_gap(fact: RequestFact, limit_ms: float | None) -> int:
 _RULES = {
     ERRORS: _error,
     INVALID_OUTPUT: _invalid_output,
+    REFUSAL: _refusal,
     SLOW_FIRST_TOKEN: _slow_first_token,
     LONG_GAP: _long_gap,
 }

@@ -30,10 +30,11 @@ RELEASE_ID_LENGTH = 16
 
 ERRORS = "errors"
 INVALID_OUTPUT = "invalid_output"
+REFUSAL = "refusal"
 NEGATIVE_FEEDBACK = "negative_feedback"
 SLOW_FIRST_TOKEN = "slow_first_token"  # noqa: S105 - no password: a token of text
 LONG_GAP = "long_gap"
-GUARDRAILS = (ERRORS, INVALID_OUTPUT, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN, LONG_GAP)
+GUARDRAILS = (ERRORS, INVALID_OUTPUT, REFUSAL, NEGATIVE_FEEDBACK, SLOW_FIRST_TOKEN, LONG_GAP)
 
 
 class _Frozen(BaseModel):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from genai_operators.refusals import declines
 from genai_operators.serving.contract import FeedbackFact, OutputKind, RequestFact
 
 CLIENT_LEFT = 499
@@ -112,6 +113,7 @@ def _request(
     cut = seen.get("response_bytes", 0) > seen.get("limit", 0)
     answer, usage = parse_answer(_decoded(seen.get("response", "")))
     kept = "response" in seen
+    whole = kept and not cut and status == 200
     streamed_tokens = int(seen["tokens"]) if "tokens" in seen else None
     fact = RequestFact(
         request_id=request_id,
@@ -130,7 +132,8 @@ def _request(
         max_gap_ms=_number(seen.get("max_gap_ms")),
         tokens=usage if usage is not None else streamed_tokens,
         duration_ms=float(entry["ms"]),
-        valid_output=_valid(answer, output_of(route["model"])) if kept and not cut and status == 200 else None,
+        valid_output=_valid(answer, output_of(route["model"])) if whole else None,
+        refused=declines(answer or "") if whole else None,
     )
     return CapturedRequest(
         model=route["model"],

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 STANDARD_RUNTIME = "standard"
+#: What facts written by earlier versions lack.
+_ADDED_FACTS: Mapping[str, None] = {"refused": None}
 
 
 class Slot(StrEnum):
@@ -135,6 +137,7 @@ class RequestFact:
     :param max_gap_ms: longest silence between two streamed contents; None below two.
     :param tokens: generated tokens: the server's own usage figure, else the number of streamed contents.
     :param valid_output: does the answer fit the model's ``output`` kind? None when unknown (failed, cut, not captured).
+    :param refused: does the answer decline? None when unknown, and in facts written before this was looked at.
     """
 
     request_id: str
@@ -154,13 +157,15 @@ class RequestFact:
     tokens: int | None
     duration_ms: float
     valid_output: bool | None
+    refused: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        return cls(**{field.name: value[field.name] for field in dataclasses.fields(cls)})
+        known = {**_ADDED_FACTS, **value}
+        return cls(**{field.name: known[field.name] for field in dataclasses.fields(cls)})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

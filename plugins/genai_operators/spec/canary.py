@@ -64,6 +64,10 @@ class TimedGuardrail(Guardrail):
     )
 
 
+#: How many limits ``auto`` takes from the champion's own times, and how much a release compares of one request.
+AUTO_LIMITS, MOST_COMPARISONS = 3, 8
+
+
 class Guardrails(Section):
     """`null` switches one off. Every one that is on must be proved acceptable before promotion."""
 
@@ -71,6 +75,7 @@ class Guardrails(Section):
     invalid_output: Guardrail | None = Field(
         default=Guardrail(), description="Answers that are no JSON object (`output: json`) or empty."
     )
+    refusal: Guardrail | None = Field(default=None, description="Answers that decline, told by their phrases.")
     negative_feedback: Guardrail | None = Field(default=None, description="Answers that users marked wrong.")
     slow_first_token: TimedGuardrail | None = Field(default=None, description="Answers whose first token came late.")
     long_gap: TimedGuardrail | None = Field(default=None, description="Streamed answers that paused for long.")
@@ -78,9 +83,26 @@ class Guardrails(Section):
     @model_validator(mode="after")
     def _one_speaks_of_requests(self) -> Guardrails:
         # Who sends feedback depends on the answer, so feedback alone cannot tell whether the split is intact.
-        if not (self.errors or self.invalid_output or self.slow_first_token or self.long_gap):
-            raise ValueError("switch on at least one of errors, invalid_output, slow_first_token, long_gap")
+        if not self._of_requests():
+            raise ValueError("switch on at least one of errors, invalid_output, refusal, slow_first_token, long_gap")
         return self
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Guardrails:
+        count = sum(
+            AUTO_LIMITS if isinstance(each, TimedGuardrail) and each.limit is None else 1
+            for each in self._of_requests()
+        )
+        if count > MOST_COMPARISONS:
+            raise ValueError(
+                f"these make {count} comparisons, and a release makes at most {MOST_COMPARISONS}: give "
+                f"slow_first_token or long_gap a limit (`auto` compares {AUTO_LIMITS} times), or switch one off"
+            )
+        return self
+
+    def _of_requests(self) -> list[Guardrail]:
+        every = (self.errors, self.invalid_output, self.refusal, self.slow_first_token, self.long_gap)
+        return [each for each in every if each is not None]
 
 
 class BlastRadius(Section):

@@ -15,6 +15,7 @@ from typing import Final
 import polars as pl
 
 from genai_operators.decisions.profile import Kind
+from genai_operators.refusals import REFUSALS
 
 TEXT_FEATURES: Final[dict[str, Kind]] = {
     "characters": "continuous",
@@ -47,26 +48,6 @@ STOP_WORDS: Final[dict[str, str]] = {
 
 BEYOND_LATIN = 0.5
 """Bytes beyond one a character from which on a text is in another script: Cyrillic and Arabic have 0.8, CJK 2."""
-
-REFUSALS: Final[tuple[str, ...]] = (
-    "i can't help",
-    "i cannot help",
-    "i can't assist",
-    "i cannot assist",
-    "i'm unable to",
-    "i am unable to",
-    "i'm not able to",
-    "i am not able to",
-    "as an ai",
-    "as a language model",
-    "i'm sorry, but i",
-    "i am sorry, but i",
-    "i can't provide",
-    "i cannot provide",
-    "i must decline",
-    "against my guidelines",
-)
-"""Phrases by which an assistant declines, in lower case."""
 
 _EDGE = r"(?-u:\b)"  # of an ASCII word: the Unicode one leaves the regex engine's fast path
 

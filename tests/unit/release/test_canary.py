@@ -104,6 +104,14 @@ class TestBadCandidate:
         assert bench.aliases.champion(MODEL) == 1
         assert 0 < progress.evidence.exposure.requests < 60
 
+    def test_answers_that_decline_are_harm_where_the_file_asks(self, bench):
+        guardrails = (GuardrailPlan(name="errors", ceiling=0.05), GuardrailPlan(name="refusal", ceiling=0.05))
+        plan = bench.plan(champion=bench.crown(), guardrails=guardrails)
+        bench.serving.behave(plan.candidate, Behaviour(refused=0.6))
+        progress = bench.settle(bench.controller(plan))
+        assert (progress.phase, progress.decision["cause"]) == (Phase.ROLLED_BACK, Cause.HARM)
+        assert "refusal" in progress.decision["reason"]
+
     def test_bad_answers_show_in_the_users_feedback(self, bench):
         guardrails = (GuardrailPlan(name="errors", ceiling=0.05), GuardrailPlan(name="negative_feedback", ceiling=0.1))
         plan = bench.plan(champion=bench.crown(), guardrails=guardrails)

@@ -3,14 +3,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from genai_operators.decisions.sequential_latency import QUANTILES
+from genai_operators.decisions.sequential_plan import MAXIMUM_GUARDRAILS
 from genai_operators.release.evidence import Evidence
 from genai_operators.release.facts import cause_of, judge, judge_feedback, pack, unpack
 from genai_operators.release.guardrails import guardrail_plans, limit_notes, soak_notes, time_limits
 from genai_operators.release.plan import GuardrailPlan, sequential_plans
 from genai_operators.release.starting import Intent, freeze_plan, measure, notes, settle_seconds
 from genai_operators.serving.contract import FeedbackFact, RequestFact, ServeOptions
-from genai_operators.spec.canary import Canary
+from genai_operators.spec.canary import AUTO_LIMITS, MOST_COMPARISONS, Canary
 from genai_operators.store import canonical_json
 from tests.fakes.releases import OWNER, deployment
 from tests.fakes.serving import Behaviour
@@ -246,6 +249,18 @@ class TestBaseline:
         slow = next(plan for plan in plans if plan.name == "slow_first_token")
         assert (slow.limit_ms, slow.margin, slow.ceiling) == (1000.0, 3.0, None)
         assert [plan.name for plan in plans] == ["errors", "invalid_output", "slow_first_token"]
+
+    def test_no_file_asks_for_more_than_a_release_can_compare(self):
+        auto = {"slow_first_token": {}, "long_gap": {}}
+        most = guardrail_plans(
+            Canary.model_validate({"guardrails": auto}),
+            limits_ms={kind: dict.fromkeys(QUANTILES, 100.0) for kind in auto},
+        )
+        assert (len(most), len(QUANTILES)) == (MAXIMUM_GUARDRAILS, AUTO_LIMITS)
+        assert MOST_COMPARISONS == MAXIMUM_GUARDRAILS
+        with pytest.raises(ValidationError, match="9 comparisons, and a release makes at most 8: give slow_first"):
+            Canary.model_validate({"guardrails": {**auto, "refusal": {}}})
+        Canary.model_validate({"guardrails": {**auto, "refusal": {}, "long_gap": {"limit": "1s"}}})
 
 
 class TestSoakBeforeACeiling:

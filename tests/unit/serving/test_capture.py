@@ -133,10 +133,29 @@ class TestValidOutput:
         assert parsed(line, output=kind).fact.valid_output is valid
 
     @pytest.mark.parametrize(
+        ("answer", "refused"),
+        [("I'm sorry, but I can't", True), ("I can’t help with that.", True), ("It can help.", False), ("", False)],
+    )
+    def test_whether_it_declines(self, answer: str, refused: bool) -> None:
+        line = request_line("a", seen={"response": encoded(answer_body(answer))})
+        fact = parsed(line, output=OutputKind.TEXT).fact
+        assert fact.refused is refused
+        assert RequestFact.from_json(fact.to_json()) == fact
+
+    def test_facts_from_before_declining_was_looked_at_can_be_read(self) -> None:
+        record = parsed(request_line("a")).fact.to_json()
+        del record["refused"]
+        assert RequestFact.from_json(record).refused is None
+        del record["status"]
+        with pytest.raises(KeyError, match="status"):
+            RequestFact.from_json(record)
+
+    @pytest.mark.parametrize(
         "changes", [{"status": 500}, {"seen": {"response_bytes": LIMIT + 1}}, {"flags": "UC"}, {"flags": "DC"}]
     )
     def test_unknown_when_the_answer_is_not_whole(self, changes: dict[str, Any]) -> None:
-        assert parsed(request_line("a", **changes)).fact.valid_output is None
+        fact = parsed(request_line("a", **changes)).fact
+        assert (fact.valid_output, fact.refused) == (None, None)
 
     def test_unknown_when_nothing_is_captured(self) -> None:
         entry = json.loads(request_line("a"))

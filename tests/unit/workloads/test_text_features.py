@@ -77,7 +77,12 @@ class TestDescriptors:
 
     @pytest.mark.parametrize(
         ("text", "refused"),
-        [("I'm sorry, but I can't help.", True), ("As an AI, no.", True), ("I can help you.", False)],
+        [
+            ("I'm sorry, but I can't help.", True),
+            ("As an AI, no.", True),
+            ("I can’t help.", True),
+            ("I can help you.", False),
+        ],
     )
     def test_refusals(self, text, refused):
         assert of(text)["refusal"] is refused
