@@ -1,7 +1,8 @@
 """A workload of about two seconds that checkpoints, resumes bit for bit, and notices if it ever runs twice at once.
 
 Dispatched by ``GENAI_EXTRA_WORKLOADS=checkpointing=tests.fakes.checkpointing:checkpointing``. Its parameters:
-``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark;
+``steps``, ``step_s``, ``checkpoint_every``; ``witness``: a folder outside the store where each process leaves its mark
+("": in its own scratch folder, where nobody else looks);
 ``trouble``: ``{"at": step, "kind": ...}``, see :func:`make_trouble`; ``until``: a file, ``gate``: an object of the
 store; the workload waits at the last step until it exists, so that a test decides when it ends. ``batch``: reported as
 progress. ``alone``: ``False`` where a test lets a process live on that everybody takes for dead. ``given``: variable ->
@@ -152,7 +153,7 @@ def _fail(trouble: dict[str, Any], step: int) -> None:
 
 def _be_the_only_one(context: Context) -> IO[str]:
     """Hold a lock for as long as this process lives; two at once is what must never happen."""
-    folder = Path(context.params["witness"])
+    folder = _witness_folder(context)
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / "only-one.lock").open("w")
     if not context.params.get("alone", True):
@@ -166,8 +167,13 @@ def _be_the_only_one(context: Context) -> IO[str]:
 
 
 def _witness(context: Context, line: str) -> None:
-    with (Path(context.params["witness"]) / "witness.txt").open("a") as file:
+    with (_witness_folder(context) / "witness.txt").open("a") as file:
         file.write(line + "\n")
+
+
+def _witness_folder(context: Context) -> Path:
+    named = context.params["witness"]
+    return Path(named) if named else context.scratch / "witness"
 
 
 def _newest(context: Context) -> tuple[int, str]:

@@ -12,7 +12,6 @@ from genai_operators.compute import attempts
 from genai_operators.compute.contract import Artifact, Workload
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.compute.watch import WorkloadSubject
-from genai_operators.store import Store
 from tests.fakes.faults.table import ROWS
 from tests.fakes.kubernetes.fixture import IMAGE, ROOT, FakeCluster, workload_image
 from tests.fakes.kubernetes_run import ClusterRun
@@ -36,7 +35,7 @@ class TrainingRun(ClusterRun):
         if not cluster.real:
             self.backend["image"] = TRAINING_IMAGE
         rows = [record(f"thing {n % 7} is {n % 2}", f'{{"odd":{n % 2}}}', identity=str(n)) for n in range(40)]
-        self.dataset = dataset_input(Store.open(folder / "store"), "rows", {"train": rows, "evaluation": rows[:5]})
+        self.dataset = dataset_input(self.store, "rows", {"train": rows, "evaluation": rows[:5]})
         self.compute(self._workload())
 
     def _workload(self) -> Workload:
