@@ -112,6 +112,8 @@ class ClusterRun(WorkloadRun):
         while time.monotonic() < deadline:
             poll = look(subject)
             lines.extend(poll.lines)
+            if self.cluster.real:
+                self.jobs()  # whoever is not seen now is not counted
             if poll.settled is not None:
                 return poll.settled
             if until is not None and until():
@@ -128,6 +130,8 @@ class ClusterRun(WorkloadRun):
         """What the operator does before it defers."""
         subject = self.subject(**limits)
         self.lines.extend(subject.start().lines)
+        if self.cluster.real:
+            self.jobs()
         return subject
 
     def finish(self, subject: WorkloadSubject | None = None) -> Json:
@@ -185,6 +189,13 @@ class ClusterRun(WorkloadRun):
     def node(self, pod: str) -> str:
         """Where it is."""
         return str(next(each["spec"]["nodeName"] for each in self.pods() if each["metadata"]["name"] == pod))
+
+    def began(self, number: int = 1) -> bool:
+        """Whether the workload's own code was reached; of a real cluster's pods only their progress tells."""
+        if not self.cluster.real:
+            return super().began(number)
+        heartbeat = self.store.find_json(self.attempt(number).path("heartbeat.json")) or {}
+        return bool(heartbeat.get("progress"))
 
     def checkpoint(self) -> int:
         """Step of the newest one, -1 without."""

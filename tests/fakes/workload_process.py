@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from genai_operators.compute.contract import Artifact, Workload
@@ -39,11 +40,10 @@ def record(text: str, answer: str, *, identity: str = "", source: str = "train")
 
 def dataset_input(store: Store, name: str, parts: Mapping[str, Sequence[Record]]) -> Artifact:
     """A validated data set in the store; ``parts`` by file name without its ending."""
-    local = Path(store.uri.removeprefix("file://")).parent / f"{name}-files"
-    local.mkdir(parents=True)
-    for part, records in parts.items():
-        write_records(local / f"{part}.jsonl", records)
-    manifest = store.upload_directory(local, f"datasets/{name}")
+    with TemporaryDirectory() as local:
+        for part, records in parts.items():
+            write_records(Path(local) / f"{part}.jsonl", records)
+        manifest = store.upload_directory(Path(local), f"datasets/{name}")
     return Artifact(uri=store.uri_of(f"datasets/{name}"), digest=manifest.digest)
 
 

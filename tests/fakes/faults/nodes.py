@@ -26,16 +26,13 @@ class TwoNodeRun(ClusterRun):
     def __init__(self, cluster: FakeCluster, folder: Path, **params: Any) -> None:
         super().__init__(cluster, folder, **params)
         self.compute(Workload(kind="fine_tune", params=self.params, nonce=secrets.token_hex(8)))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.backend["image"] = TRAINING_IMAGE
-        # Pods of the fake cluster are processes of one host, which has no names for them.
-        self.backend["env"] = {
-            "GENAI_EXTRA_WORKLOADS": "fine_tune=tests.fakes.checkpointing:together",
-            "PET_MASTER_ADDR": "127.0.0.1",
-            "PET_MASTER_PORT": str(port),
-        }
+        self.backend["env"] = {"GENAI_EXTRA_WORKLOADS": "fine_tune=tests.fakes.checkpointing:together"}
+        if not cluster.real:
+            self.backend["image"] = TRAINING_IMAGE
+            # Pods of the fake cluster are processes of one host, which has no names for them.
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.backend["env"] |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
         self.ladder = [Resources(nodes=2, cpu=10, memory_bytes=GIB)]  # more than half of a machine
 
     def further_pod(self) -> str:

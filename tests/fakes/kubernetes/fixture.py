@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import select
 import shutil
 import subprocess
@@ -35,6 +37,8 @@ GROUPS = {
     "trainjobs": "/apis/trainer.kubeflow.org/v1alpha1",
 }
 GPU_PRODUCT = "nvidia.com/gpu.product"
+#: Tells apart what several sessions put into one real store.
+SESSION = f"tests-{secrets.token_hex(4)}"
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 10.0
 TOKEN = "fake-token"
@@ -231,8 +235,13 @@ def cluster_from_environment(settings: Settings | None = None, *, folder: Path |
 
 
 def store_of(cluster: FakeCluster, folder: Path) -> str:
-    """URI of a store that the cluster's pods reach: a folder of this host, or what the environment names."""
-    return real_store() if cluster.real else folder.as_uri()
+    """URI of a store of its own that pods reach: a folder of this host, or one where the environment says.
+
+    Its own, as reconciling ends whatever in a store nobody wants.
+    """
+    if not cluster.real:
+        return folder.as_uri()
+    return f"{real_store().rstrip('/')}/{SESSION}/{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
 
 
 def is_real() -> bool:

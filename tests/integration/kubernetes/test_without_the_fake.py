@@ -29,6 +29,9 @@ from tests.fakes.kubernetes.settings import Settings, cpu_node
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
 
 FOLDER = "tests/integration/kubernetes"
+TABLE = f"{FOLDER}/test_fault_table.py"
+#: Beside another row of several nodes it finds their common port taken, for all nodes of the fake are one host.
+ONE_HOST = "out of memory, GPU: on another than the first node"
 #: Of the table of faults: those that the API alone can inject, and one that needs the fake.
 ROWS = (
     "worker killed: after create",
@@ -54,9 +57,9 @@ def test_the_suite_runs_where_only_a_kubeconfig_leads(tmp_path: Path, workload_p
         }
         for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST"):
             environment.pop(name, None)
-        chosen = [FOLDER, f"--ignore={Path(__file__).relative_to(ROOT)}"]
+        chosen = [FOLDER, f"--ignore={Path(__file__).relative_to(ROOT)}", f"--deselect={TABLE}::test_row[{ONE_HOST}]"]
         if not os.environ.get(WHOLE):
-            chosen = [f"{FOLDER}/test_fault_table.py::test_row[{row}]" for row in ROWS]
+            chosen = [f"{TABLE}::test_row[{row}]" for row in ROWS]
         command = [sys.executable, "-m", "pytest", *chosen, "-q", "-rs", f"--basetemp={tmp_path / 'suite'}"]
         ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
