@@ -36,10 +36,11 @@ ONE_HOST = "out of memory, GPU: on another than the first node"
 ROWS = (
     "worker killed: after create",
     "Job deleted by hand: running",
-    "evicted: running",
-    "watch dropped: running, three times",
+    "pod deleted by hand: running",
+    "two runs of one fingerprint: at once",
     "preempted: once",
 )
+LEAST_PASSED = 4
 WHOLE = "GENAI_TEST_WHOLE_SUITE"
 
 
@@ -65,4 +66,4 @@ def test_the_suite_runs_where_only_a_kubeconfig_leads(tmp_path: Path, workload_p
         assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]
         print(ran.stdout)
         counts = {what: int(number) for number, what in re.findall(r"(\d+) (passed|skipped)", ran.stdout)}
-        assert counts["passed"] > counts["skipped"] > 0, ran.stdout
+        assert counts["passed"] >= LEAST_PASSED, ran.stdout
