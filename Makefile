@@ -15,6 +15,8 @@ BASE ?= $(shell git rev-parse --verify --quiet --abbrev-ref origin/HEAD 2>/dev/n
 WORKERS ?= 2
 export OMP_NUM_THREADS := 1
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
+# Hundreds of processes import the same modules: let the first of them keep the bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install environments demo up down status logs check kubernetes-check test lint format bench schema clean
 
