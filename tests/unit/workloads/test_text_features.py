@@ -35,6 +35,7 @@ class TestDescriptors:
 
     def test_repetition_is_the_share_of_words_said_before(self):
         assert of("no no no no")["repetition"] == pytest.approx(0.75)
+        assert of("No no, NO no")["repetition"] == pytest.approx(0.5)
         assert of("one two three")["repetition"] == 0
 
     @pytest.mark.parametrize(
