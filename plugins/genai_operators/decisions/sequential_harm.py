@@ -159,8 +159,7 @@ class Track:
 def _track(products: Products, events: Events, *, harm_ratio: float, scale: tuple[float, int]) -> Track:
     on_canary, on_champion = factors(events.propensity, harm_ratio=harm_ratio)
     path = products.path(np.where(events.canary, on_canary, on_champion))
-    value, exponent = path.mixture(WEIGHTS)
-    raised, _ = Path(path.mantissa[:, :-1], path.exponent[:, :-1]).mixture(WEIGHTS, on_canary)
+    value, raised, exponent = path.mixtures(WEIGHTS, on_canary)
     null = events.propensity * harm_ratio
     with np.errstate(over="ignore"):  # beyond an alarm, where nothing is read any more
         top = np.ldexp(scale[0] * np.maximum(np.append(raised, 0.0), value), exponent + scale[1])
