@@ -7,7 +7,9 @@ A follower keeps no records: it finds its scratch folder, sets the workload's va
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 
 from genai_operators.compute import supervisor
@@ -20,11 +22,27 @@ from genai_operators.store import Store
 
 #: Which node this is; of JobSets we set it, of TrainJobs Kubeflow does.
 NODE_VARIABLE = "PET_NODE_RANK"
+#: How long the first node waits for the others' ends to be seen before its own.
+PEER_S = 4.0
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """The command line is the supervisor's. Returns the exit code."""
-    return follow(arguments) if int(environment.get(NODE_VARIABLE, "0")) else supervisor.main(arguments)
+    if int(environment.get(NODE_VARIABLE, "0")):
+        return follow(arguments)
+    code = supervisor.main(arguments)
+    if code == EXIT_RESUMABLE:
+        _let_others_end_first(code)
+    return code
+
+
+def _let_others_end_first(code: int) -> None:
+    """A node that is taken away makes all nodes stop, and is the only one of which the platform knows why.
+
+    A Job that sees this one's end before that one's has failed, instead of being begun again.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
+    time.sleep(PEER_S)
 
 
 def follow(arguments: Sequence[str]) -> int:
