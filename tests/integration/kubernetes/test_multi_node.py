@@ -28,12 +28,23 @@ TINY: dict[str, Any] = {**TINY_RECIPE, "learning_rate": 5e-3}
 ROWS = [record(f"thing {n % 7}", f'{{"mood":"{("good", "bad")[n % 2]}"}}', identity=str(n)) for n in range(40)]
 PATIENCE_S = 240.0
 
+#: On the second node each process takes its time to end, as on a busy machine: its end comes after the first node's.
+LATE = """
+import atexit, os, time
+if os.environ.get("PET_NODE_RANK") == "1":
+    atexit.register(time.sleep, 1.5)
+"""
+
 
 @pytest.fixture
 def cluster(
     tmp_path: Path, workload_python: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[FakeCluster]:
-    images = {IMAGE.split("@")[0]: workload_image(workload_python)}
+    (tmp_path / "sitecustomize").mkdir()
+    (tmp_path / "sitecustomize" / "sitecustomize.py").write_text(LATE)
+    image = workload_image(workload_python)
+    image = replace(image, pythonpath=(str(tmp_path / "sitecustomize"), *image.pythonpath))
+    images = {IMAGE.split("@")[0]: image}
     settings = Settings(folder="", images=images, nodes=(cpu_node("node-1"), cpu_node("node-2")))
     with cluster_from_environment(settings, folder=tmp_path / "cluster") as found:
         monkeypatch.setenv("KUBECONFIG", str(found.kubeconfig))
