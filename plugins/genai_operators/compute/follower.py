@@ -23,7 +23,7 @@ from genai_operators.store import Store
 #: Which node this is; of JobSets we set it, of TrainJobs Kubeflow does.
 NODE_VARIABLE = "PET_NODE_RANK"
 #: How long the first node waits for the others' ends to be seen before its own.
-PEER_S = 4.0
+PEER_S = 10.0
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -32,7 +32,7 @@ PATIENCE_S = 240.0
 LATE = """
 import atexit, os, time
 if os.environ.get("PET_NODE_RANK") == "1":
-    atexit.register(time.sleep, 1.5)
+    atexit.register(time.sleep, 1.0)
 """
 
 
