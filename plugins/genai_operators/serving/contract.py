@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 STANDARD_RUNTIME = "standard"
-#: What facts written by earlier versions lack.
-_ADDED_FACTS: Mapping[str, None] = {"refused": None}
 
 
 class Slot(StrEnum):
@@ -164,8 +162,10 @@ class RequestFact:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        known = {**_ADDED_FACTS, **value}
-        return cls(**{field.name: known[field.name] for field in dataclasses.fields(cls)})
+        fields = [
+            field for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING or field.name in value
+        ]
+        return cls(**{field.name: value[field.name] for field in fields})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

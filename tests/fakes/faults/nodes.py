@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from tests.fakes.faults.table import ROWS
 from tests.fakes.faults.training import IMAGES, TRAINING_IMAGE
 from tests.fakes.kubernetes.fixture import FakeCluster
 from tests.fakes.kubernetes_run import ClusterRun
+from tests.fakes.mlflow_server import free_port
 
 Settled = dict[str, Any]
 
@@ -30,9 +30,7 @@ class TwoNodeRun(ClusterRun):
         if not cluster.real:
             self.backend["image"] = TRAINING_IMAGE
             # Pods of the fake cluster are processes of one host, which has no names for them.
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.backend["env"] |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
+            self.backend["env"] |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
         self.ladder = [Resources(nodes=2, cpu=10, memory_bytes=GIB)]  # more than half of a machine
 
     def further_pod(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from genai_operators.store import Store
 from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, cluster_from_environment, store_of, workload_image
 from tests.fakes.kubernetes.settings import Settings, cpu_node
 from tests.fakes.kubernetes_run import labelled
+from tests.fakes.mlflow_server import free_port
 from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]
@@ -55,9 +55,7 @@ def cluster(
 def backend(cluster: FakeCluster, request: pytest.FixtureRequest) -> KubernetesCompute:
     env = {"HF_HUB_OFFLINE": "1"}
     if not cluster.real:  # pods of the fake cluster are processes of one host, which has no names for them
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            env |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free.getsockname()[1])}
+        env |= {"PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(free_port())}
     return KubernetesCompute(
         connection=request.node.name,
         namespace=cluster.namespace,
