@@ -10,15 +10,18 @@ WORKLOAD_ENV := .venv-workload
 BIN := $(AIRFLOW_ENV)/bin
 # What `make check` compares model files with: where a pull request goes to. `make check BASE=v1.2` names another.
 BASE ?= $(shell git rev-parse --verify --quiet --abbrev-ref origin/HEAD 2>/dev/null)
-# How many files of tests run at a time. The demo runs alone before: beside others it takes twice as long, and so do they.
-# (pytest ends with 2 when it is interrupted.)
+# How many files of tests run at a time. The demo runs before: beside others of the same priority it takes twice as long,
+# and so do they.
 WORKERS ?= 2
+# Not by its own name, or `make -n test` would run the recipe that has it.
+AGAIN = $(MAKE)
+LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 export OMP_NUM_THREADS := 1
 export PYTHONPATH := $(CURDIR)/plugins:$(CURDIR)
 # Hundreds of processes import the same modules: let the first of them keep the bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install environments demo up down status logs check kubernetes-check test lint format bench schema clean
+.PHONY: help install environments demo up down status logs check kubernetes-check test test-demo test-beside lint format bench schema clean
 
 help:  ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,13 +67,21 @@ kubernetes-check: install  ## is a cluster ready? NAMESPACE= IMAGE= STORE= QUEUE
 		$(if $(IMAGE),--image $(IMAGE)) $(if $(STORE),--store $(STORE)) $(if $(QUEUE),--queue $(QUEUE)) \
 		$(if $(NODES),--nodes $(NODES)) $(if $(GPU),--gpu) $(if $(SETTINGS),--settings $(SETTINGS)) $(ARGUMENTS)
 
-test: install lint  ## every test: the demo, then two files at a time (WORKERS=1: one after the other)
-	@code=0; $(BIN)/python -m pytest tests/e2e || code=$$?; [ $$code -eq 2 ] && exit 2; \
-	$(BIN)/python -m pytest --ignore tests/e2e --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
-		--durations 15 || code=$$?; exit $$code
+test: install  ## every test: the demo with lint and calculations beside it, then the rest (WORKERS=1: one file at a time)
+	@code=0; $(AGAIN) --no-print-directory --keep-going -j2 test-demo test-beside || code=$$?; \
+	$(BIN)/python -m pytest --ignore tests/e2e/test_demo.py --ignore tests/unit/decisions \
+		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 || code=$$?; exit $$code
+
+test-demo:
+	@$(BIN)/python -m pytest tests/e2e/test_demo.py
+
+# In the time that the demo leaves of the machine; told at its end, so that the two do not talk across each other.
+test-beside:
+	@mkdir -p .run; code=0; { nice -n 19 $(SHELL) -c '$(LINT)' && \
+	nice -n 19 $(BIN)/python -m pytest tests/unit/decisions; } > .run/beside.log 2>&1 || code=$$?; cat .run/beside.log; exit $$code
 
 lint: install  ## ruff, mypy (strict), the layers
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
+	@$(LINT)
 
 format: install  ## format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -27,6 +27,7 @@ from embedded.layout import HOST, PREFERRED_PORTS, Layout
 from embedded.processes import of_platform
 from genai_operators.release.ledger import Ledger
 from genai_operators.store import Store
+from tests.e2e.demo_process import demo_command, environment
 from tests.fakes.workload_run import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.workload_env]
@@ -51,16 +52,6 @@ class Demo:
     @property
     def store(self) -> Store:
         return Store.open(self.layout.store)
-
-
-def demo_command(directory: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "embedded", "demo", "--directory", str(directory), *options]
-
-
-def environment(project_root: Path) -> dict[str, str]:
-    """As `make demo` sets it; nothing of this test session's Airflow."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    return {**kept, "PYTHONPATH": f"{project_root / 'plugins'}{os.pathsep}{project_root}"}
 
 
 @contextmanager
@@ -333,29 +324,3 @@ def ask(layout: Layout, prompt: str) -> str:
     response = httpx.post(f"{layout.gateway_url}/v1/chat/completions", json=body, timeout=60)
     assert response.status_code == 200
     return str(response.json()["choices"][0]["message"]["content"])
-
-
-def test_an_interrupted_demo_leaves_no_process_behind(project_root: Path, workload_python: str, tmp_path: Path) -> None:
-    directory = tmp_path / "demo"
-    with subprocess.Popen(
-        demo_command(directory),
-        cwd=project_root,
-        env=environment(project_root),
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a process group of its own, as a terminal gives `make`
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "fine_tune" in line:
-                break
-        assert len(of_platform(directory)) > 5
-        os.killpg(process.pid, signal.SIGINT)
-        for line in process.stdout:
-            if "FAILED after" in line:  # now it stops everything, which a second Ctrl-C must not end
-                os.killpg(process.pid, signal.SIGINT)
-                break
-        rest = process.stdout.read()
-        assert process.wait() == 130, rest
-    assert not of_platform(directory)
-    assert json.loads(directory.with_suffix(".json").read_text())["error"] == "interrupted"
