@@ -77,8 +77,8 @@ test-demo:
 
 # In the time that the demo leaves of the machine; told at its end, so that the two do not talk across each other.
 test-beside:
-	@mkdir -p .run; code=0; { nice -n 19 $(SHELL) -c '$(LINT)' && \
-	nice -n 19 $(BIN)/python -m pytest tests/unit/decisions; } > .run/beside.log 2>&1 || code=$$?; cat .run/beside.log; exit $$code
+	@mkdir -p .run; code=0; nice -n 19 $(SHELL) -c '$(LINT) && $(BIN)/python -m pytest tests/unit/decisions' \
+		> .run/beside.log 2>&1 || code=$$?; cat .run/beside.log; exit $$code
 
 lint: install  ## ruff, mypy (strict), the layers
 	@$(LINT)

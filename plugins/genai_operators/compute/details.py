@@ -58,7 +58,7 @@ def _summary(store: Store, directory: str, found: list[Attempt], *, succeeded: i
     waiting = f"{owners} task{'s' if owners != 1 else ''} waiting" if owners else "nobody waits for it"
     currency = next((attempt.resources.currency for attempt in found if attempt.resources.currency), "")
     spent: Spent = total((usage for attempt in found for usage in usages(attempt)), currency=currency)
-    cost = f"; {spent.describe()}, {spent.pods} pod{'s' * (spent.pods > 1)}" if spent.pods else ""
+    cost = f"; {spent.describe()}, {spent.pods} pod{'s' if spent.pods != 1 else ''}" if spent.pods else ""
     return f"It {state}; {waiting}{cost}."
 
 
