@@ -23,6 +23,12 @@ BUCKETS = 5_000
 _BLOCK = 1 << 14
 """Keys looked at in one go: they fit the cache."""
 
+_PREFIXES = 1 << 16
+_CELLS = 1 << 16
+"""Counters of the second pass over many values: few enough for the cache."""
+COUNTED_FROM = 1 << 15
+"""Fewer values are sorted as fast as they are counted."""
+
 _SIGN = np.uint64(1 << 63)
 _ALL = np.uint64((1 << 64) - 1)
 
@@ -76,10 +82,12 @@ def decode(keys: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def sketch(values: NDArray[np.float64]) -> Sketch:
-    """Sketch finite numbers, shape (n,). One sort; O(n log n) time, one copy of the values.
+    """Sketch finite numbers, shape (n,). Two counting passes, or one sort where many values tie; one copy of them.
 
     The caller has removed what is missing and refused infinities.
     """
+    if len(values) >= COUNTED_FROM and (counted := _counted(values)) is not None:
+        return counted
     keys = encode_sorted(np.sort(values))
     shift = _shift_needed(keys)
     keys >>= np.uint64(shift)
@@ -120,6 +128,30 @@ def align(first: Sketch, second: Sketch) -> tuple[NDArray[np.float64], NDArray[n
 def fit(whole: Sketch) -> Sketch:
     """Drop as few low bits as bring the sketch to ``BUCKETS`` buckets."""
     return _collapse(whole.keys, whole.counts, max(whole.shift, _shift_needed(whole.keys)))
+
+
+def _counted(values: NDArray[np.float64]) -> Sketch | None:
+    """What sorting would give, from counts of leading key bits; ``None`` where those tell too few values apart.
+
+    The first pass finds the 16-bit prefixes in use, the second counts as many more bits as ``_CELLS`` counters allow.
+    """
+    bits = (values + 0.0).view(np.int64)  # -0.0 counts as 0.0
+    top = (bits >> np.int64(32)).astype(np.int32)
+    top ^= (top >> np.int32(31)) | np.int32(-(1 << 31))
+    leading = top.view(np.uint32)
+    prefixes = leading >> np.uint32(16)
+    used = np.flatnonzero(np.bincount(prefixes, minlength=_PREFIXES))
+    more = min(16, (_CELLS // len(used)).bit_length() - 1)
+    first_cell = np.zeros(_PREFIXES, dtype=np.uint32)
+    first_cell[used] = np.arange(len(used), dtype=np.uint32) << np.uint32(more)
+    last = np.uint32((1 << more) - 1)
+    counts = np.bincount(first_cell[prefixes] | ((leading >> np.uint32(16 - more)) & last))
+    filled = np.flatnonzero(counts)
+    if len(filled) <= BUCKETS:
+        return None
+    shift = 48 - more
+    keys = ((used[filled >> more] << more) | (filled & int(last))).astype(np.uint64) << np.uint64(shift)
+    return fit(Sketch(keys, counts[filled].astype(np.int64), shift))
 
 
 def _collapse(keys: NDArray[np.uint64], counts: NDArray[np.int64], shift: int) -> Sketch:

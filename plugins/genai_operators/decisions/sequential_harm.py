@@ -140,6 +140,30 @@ def factors(propensity: Floats, *, harm_ratio: float) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True, eq=False)
+class Way:
+    """What the n events of one guardrail make of its products.
+
+    :param on_canary: shape (GRID, n), the factors of each event if it falls on the canary.
+    """
+
+    events: Events
+    on_canary: Floats
+    path: Path
+
+    @property
+    def products(self) -> Products:
+        """After the last event."""
+        return Products(self.path.mantissa[:, -1].copy(), self.path.exponent[:, -1].copy())
+
+    def bound(self, scale: tuple[float, int]) -> float:
+        """Above every mixture on the way and whatever one more event on the canary would make of it: the weights sum
+        to one, and no mantissa reaches it."""
+        with np.errstate(over="ignore"):
+            highest = scale[0] * self.on_canary.max(initial=1.0)
+            return float(np.ldexp(highest, self.path.exponent.max() + scale[1]))
+
+
+@dataclass(frozen=True, eq=False)
 class Track:
     """One guardrail's mixture before and after each of its n events, and what each event would make of it on the
     canary.
@@ -152,24 +176,25 @@ class Track:
     raised: list[float]
     null: list[float]
     canary: list[bool]
-    products: Products
     highest: float
 
 
-def _track(products: Products, events: Events, *, harm_ratio: float, scale: tuple[float, int]) -> Track:
+def _way(products: Products, events: Events, *, harm_ratio: float) -> Way:
     on_canary, on_champion = factors(events.propensity, harm_ratio=harm_ratio)
-    path = products.path(np.where(events.canary, on_canary, on_champion))
-    value, raised, exponent = path.mixtures(WEIGHTS, on_canary)
-    null = events.propensity * harm_ratio
+    return Way(events, on_canary, products.path(np.where(events.canary, on_canary, on_champion)))
+
+
+def _track(way: Way, *, harm_ratio: float, scale: tuple[float, int]) -> Track:
+    value, raised, exponent = way.path.mixtures(WEIGHTS, way.on_canary)
+    null = way.events.propensity * harm_ratio
     with np.errstate(over="ignore"):  # beyond an alarm, where nothing is read any more
         top = np.ldexp(scale[0] * np.maximum(np.append(raised, 0.0), value), exponent + scale[1])
     return Track(
         value=value.tolist(),
         exponent=exponent.tolist(),
         raised=raised.tolist(),
-        null=(null / (null + 1.0 - events.propensity)).tolist(),
-        canary=events.canary.tolist(),
-        products=Products(path.mantissa[:, -1].copy(), path.exponent[:, -1].copy()),
+        null=(null / (null + 1.0 - way.events.propensity)).tolist(),
+        canary=way.events.canary.tolist(),
         highest=float(top.max()),
     )
 
@@ -180,23 +205,33 @@ def update_harm(harm: Harm, events: Sequence[Events], *, plan: Plan) -> tuple[Ha
     :return: the new state, still without its alarm, and (row of the request that proved harm, guardrail) if one did.
         The caller knows when that request arrived. Nothing may be added after an alarm.
     """
+    ratios = [guardrail.harm_ratio for guardrail in plan.guardrails]
+    ways = _ways(harm.products, events, ratios)
+    quiet = Harm(products=tuple(way.products for way in ways), scales=harm.scales)
+    clearly_below = _CLEARLY_BELOW / plan.alpha  # no bet can reach the threshold: the walk would change nothing
+    bounds = [way.bound(scale) for way, scale in zip(ways, harm.scales, strict=True)]
+    if _weighted(plan, bounds) < clearly_below:
+        return quiet, None
     tracks = [
-        _track(products, one, harm_ratio=guardrail.harm_ratio, scale=scale)
-        for products, one, guardrail, scale in zip(harm.products, events, plan.guardrails, harm.scales, strict=True)
+        _track(way, harm_ratio=ratio, scale=scale) for way, ratio, scale in zip(ways, ratios, harm.scales, strict=True)
     ]
-    ceiling = math.fsum(share * track.highest for share, track in zip(plan.shares, tracks, strict=True))
+    if _weighted(plan, [track.highest for track in tracks]) < clearly_below:
+        return quiet, None
     scales: list[tuple[float, int]] = list(harm.scales)
-    after = tuple(track.products for track in tracks)
-    if ceiling < _CLEARLY_BELOW / plan.alpha:  # no bet can reach the threshold: the walk would change nothing
-        return Harm(products=after, scales=harm.scales), None
     proved = _walk(tracks, scales, events, plan=plan)
-    if proved is not None:  # what came after the alarm, in this batch, is no part of the state
-        until = [one.until(proved[0]) for one in events]
-        after = tuple(
-            _track(products, one, harm_ratio=guardrail.harm_ratio, scale=scale).products
-            for products, one, guardrail, scale in zip(harm.products, until, plan.guardrails, harm.scales, strict=True)
-        )
-    return Harm(products=after, scales=tuple(scales)), proved
+    if proved is None:
+        return Harm(products=quiet.products, scales=tuple(scales)), None
+    # What came after the alarm, in this batch, is no part of the state.
+    until = _ways(harm.products, [one.until(proved[0]) for one in events], ratios)
+    return Harm(products=tuple(way.products for way in until), scales=tuple(scales)), proved
+
+
+def _ways(products: Sequence[Products], events: Sequence[Events], ratios: Sequence[float]) -> list[Way]:
+    return [_way(one, some, harm_ratio=ratio) for one, some, ratio in zip(products, events, ratios, strict=True)]
+
+
+def _weighted(plan: Plan, values: Sequence[float]) -> float:
+    return math.fsum(share * value for share, value in zip(plan.shares, values, strict=True))
 
 
 def _walk(

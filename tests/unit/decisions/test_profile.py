@@ -55,6 +55,25 @@ class TestSketch:
             assert same(reduce(merge_sketches, sketches), whole)
             assert len(whole.keys) <= 16
 
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            pytest.param(lambda random, n: random.standard_normal(n), id="normal"),
+            pytest.param(lambda random, n: random.standard_cauchy(n), id="far tails"),
+            pytest.param(lambda random, n: random.standard_normal(n) * 1e-310, id="subnormal"),
+            pytest.param(lambda random, n: 1e6 + 1e-3 * random.standard_normal(n), id="narrow"),
+            pytest.param(lambda random, n: random.integers(-300, 300, n).astype(float), id="few"),
+            pytest.param(lambda random, n: random.integers(0, 50_000, n).astype(float), id="many whole ones"),
+            pytest.param(lambda random, n: random.standard_normal(n) * (random.random(n) < 0.5) * -1.0, id="zeros"),
+            pytest.param(lambda random, n: random.random(n) * 10.0 ** random.integers(-300, 300, n), id="all scales"),
+        ],
+    )
+    def test_many_values_are_counted_as_fewer_are_sorted(self, draw):
+        values = draw(np.random.default_rng(0), 200_000)
+        parts = np.array_split(values, 10)
+        assert len(parts[0]) < profile_sketch.COUNTED_FROM < len(values)
+        assert same(sketch(values), reduce(merge_sketches, map(sketch, parts)))
+
     def test_a_million_normals_keep_a_fine_grid(self):
         found = sketch(np.random.default_rng(0).standard_normal(1_000_000))
         assert found.rows == 1_000_000
