@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from genai_operators.compute.watch import Poll, Subject
 
 
+#: A trigger of less age does not fire. The scheduler fails a task that is resumed before it has heard that the process
+#: which deferred it is gone (apache/airflow#72716; on a busy machine that takes seconds), and a try is lost.
+LEAST_AGE_S = 5.0
+
+
 class SettleTrigger(BaseTrigger):
     """Polls a subject until it is settled.
 
@@ -69,6 +74,13 @@ class SettleTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll in a thread (a subject blocks for its requests), log, and fire once."""
+        began = time.monotonic()
+        event = await self._settled()
+        if self.trigger_id is not None:  # a scheduler has sent it; `dag.test()` runs without one
+            await asyncio.sleep(LEAST_AGE_S - (time.monotonic() - began))
+        yield event
+
+    async def _settled(self) -> TriggerEvent:
         failing_since: float | None = None
         while True:
             try:
@@ -77,19 +89,16 @@ class SettleTrigger(BaseTrigger):
             except GenaiError as error:
                 failing_since = failing_since or time.monotonic()
                 if not error.retry_helps or time.monotonic() - failing_since > POLL_PATIENCE_S:
-                    yield self._event({"status": "failed", "error": type(error).__name__, "message": str(error)})
-                    return
+                    return self._event({"status": "failed", "error": type(error).__name__, "message": str(error)})
                 self.log.warning("%s: %s; looking again", type(error).__name__, error)
                 await asyncio.sleep(self.poll_interval)
                 continue
             for line in poll.lines:
                 self.log.info("%s", line)
             if poll.settled is not None:
-                yield self._event(poll.settled)
-                return
+                return self._event(poll.settled)
             if self.deadline is not None and time.time() > self.deadline:
-                yield self._event({"status": STATUS_TIMEOUT})
-                return
+                return self._event({"status": STATUS_TIMEOUT})
             if not getattr(poll, "more", False):
                 next_s = getattr(poll, "next_s", None)
                 await asyncio.sleep(self.poll_interval if next_s is None else next_s)

@@ -116,6 +116,20 @@ class TestRun:
         subject.script = [DataError("broken")]
         assert events(trigger())[0]["error"] == "DataError"
 
+    def test_does_not_fire_before_the_scheduler_knows_that_the_task_was_deferred(
+        self, subject: type[ScriptedSubject], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(triggers, "LEAST_AGE_S", 600.0)
+        subject.script = [Poll([], settled={"status": "ok"})]
+
+        async def first(waiting: SettleTrigger) -> Any:
+            return await asyncio.wait_for(anext(aiter(waiting.run())), timeout=0.2)
+
+        sent_by_a_scheduler = trigger()
+        sent_by_a_scheduler.trigger_id = 1
+        with pytest.raises(TimeoutError):
+            asyncio.run(first(sent_by_a_scheduler))
+
 
 class AirflowSays:
     """Stands in for the API server: the states of task instances."""
