@@ -165,7 +165,6 @@ def programs(layout: Layout) -> dict[str, list[str]]:
     """Every component that the supervisor keeps alive, by name. Each listens on the loopback address alone."""
     from genai_operators.serving.local import platform_programs
 
-    airflow = str(Path(sys.executable).parent / "airflow")
     mlflow = str(Path(sys.executable).parent / "mlflow")
     serving = platform_programs(
         layout.serving, layout.store.as_uri(), layout.ports["gateway"], layout.ports["gateway_admin"]
@@ -175,12 +174,20 @@ def programs(layout: Layout) -> dict[str, list[str]]:
             mlflow, "server", "--host", HOST, "--port", str(layout.ports["mlflow"]), "--workers", "1",
             "--artifacts-destination", str(layout.directory / "mlflow-artifacts"),
         ],
+        **airflow_programs(layout),
+        **serving,
+    }  # fmt: skip
+
+
+def airflow_programs(layout: Layout) -> dict[str, list[str]]:
+    """Those of Airflow; they need its database."""
+    airflow = str(Path(sys.executable).parent / "airflow")
+    return {
         "api-server": [airflow, "api-server", "--host", HOST, "--port", str(layout.ports["airflow"]), "--workers", "1"],
         "scheduler": [sys.executable, "-m", "embedded.scheduler"],
         "dag-processor": [airflow, "dag-processor"],
         "triggerer": [airflow, "triggerer", "--skip-serve-logs"],
-        **serving,
-    }  # fmt: skip
+    }
 
 
 def write_supervisor(layout: Layout) -> None:
@@ -204,8 +211,10 @@ def write_supervisor(layout: Layout) -> None:
             "include": {"files": layout.serving / "programs.d" / "*.conf"},
         }
     )
+    of_airflow = airflow_programs(layout)
     for name, command in programs(layout).items():
         parser[f"program:{name}"] = {
+            "autostart": "false" if name in of_airflow else "true",  # `make up` starts them, once there is a database
             "command": " ".join(_quoted(argument) for argument in command),
             "directory": str(ROOT),
             "autorestart": "true",

@@ -20,6 +20,7 @@ from xmlrpc.client import Fault, ServerProxy
 from embedded.configuration import (
     ADMIN,
     PASSWORD_BYTES,
+    airflow_programs,
     create_schemas,
     environment,
     keep_database_choice,
@@ -54,26 +55,46 @@ def up(directory: Path, *, say: Say = print) -> Layout:
     layout = Layout.at(directory)
     if layout.ports:
         keep_database_choice(layout)
-    if layout.ports and supervisor_answers(layout):
-        wait_until_ready(layout, say=say)
-        return layout
+    if not (layout.ports and supervisor_answers(layout)):
+        layout = _begin(layout)
+    since = _start_airflow(layout, say=say)
+    wait_until_ready(layout, since=since, say=say)
+    return layout
+
+
+def _begin(layout: Layout) -> Layout:
+    """Write the configuration and start the supervisor, with all that needs no Airflow."""
     if not layout.workload_python.exists():
         raise ConfigurationError("the workload environment .venv-workload is missing; run `make install`")
     end_all(layout.directory)
-    started_at = time.time()
     layout = layout.prepared()
     keep_database_choice(layout)
     create_schemas()
     write_airflow(layout)
     write_supervisor(layout)
+    _run_logged(layout, "supervisord", [_tool("supervisord"), "-c", str(layout.supervisor_configuration)])
+    return layout
+
+
+def _start_airflow(layout: Layout, *, say: Say) -> float:
+    """Start what of Airflow does not run, its database migrated first, while MLflow comes up beside it.
+
+    :return: when, in seconds since the epoch; 0 if all of it runs.
+    """
+    names = set(airflow_programs(layout))
+    stopped = [row["name"] for row in _programs(layout) if row["name"] in names and row["statename"] == "STOPPED"]
+    if not stopped:
+        return 0.0
+    started_at = time.time()
     say("migrating Airflow's database and applying airflow_settings.yaml")
     _run_logged(layout, "migrate", [_tool("airflow"), "db", "migrate"])
     _run_logged(
         layout, "settings", [sys.executable, "-m", "genai_operators.settings_file", "apply", *_settings(layout)]
     )
-    _run_logged(layout, "supervisord", [_tool("supervisord"), "-c", str(layout.supervisor_configuration)])
-    wait_until_ready(layout, since=started_at, say=say)
-    return layout
+    with supervisor(layout) as server:
+        for name in stopped:
+            server.supervisor.startProcess(name, False)
+    return started_at
 
 
 def down(directory: Path) -> int:
