@@ -13,7 +13,7 @@ import httpx
 from embedded.airflow_api import AirflowApi
 from embedded.demo.display import Display
 from embedded.demo.evidence import gateway_requests
-from embedded.demo.traffic import LATER, MODEL, USUAL, Users
+from embedded.demo.traffic import FEW, LATER, MODEL, RATE, USUAL, Users
 from embedded.demo.watch import POLL_INTERVAL_S, DemoFailed, wait_for_run
 from embedded.layout import Layout
 from genai_operators.release.ledger import Ledger
@@ -24,6 +24,13 @@ T = TypeVar("T")
 RETRAIN, DRIFT = f"{MODEL}__retrain", f"{MODEL}__drift"
 PARSED_TIMEOUT_S = 120.0
 DRIFT_TIMEOUT_S = 300.0
+#: By the model file.
+CHECK_INTERVAL_S = 60.0
+#: The check looks each minute at the last one; when it first sees the shift, at least this much of it is shifted. Of
+#: less, the new rows that a retraining learns from and is judged by would be mostly old.
+LEAST_SHIFTED_S = 40.0
+#: Tasks that need the machine for themselves.
+HEAVY_TASKS = frozenset({"fine_tune", "evaluate"})
 #: The candidate of the bad release is trained with another seed, so that it is a version of its own.
 BAD_RELEASE = {"runtime": "unreliable", "seed": 7, "rule_on_new": "non_inferior"}
 
@@ -56,9 +63,19 @@ class Run:
         return entry.version if entry else None
 
     def follow(self, run_id: str, *, expected: str = "success", look: Callable[[], None] = lambda: None) -> None:
-        """Wait for a retraining run and remember it. :param look: called as long as it goes on."""
+        """Wait for a retraining run and remember it; fewer users come while it trains and evaluates.
+
+        :param look: called as long as it goes on.
+        """
+
+        def accompany(task: str | None) -> None:
+            self.users.come(FEW if task in HEAVY_TASKS else RATE)
+            look()
+
         self.runs.append((RETRAIN, run_id))
-        wait_for_run(self.api, RETRAIN, run_id, store=self.store, display=self.display, expected=expected, look=look)
+        wait_for_run(
+            self.api, RETRAIN, run_id, store=self.store, display=self.display, expected=expected, look=accompany
+        )
 
     def count_at_gateway(self) -> None:
         """Envoy's own counters, which go with a release that is rolled back."""
@@ -87,6 +104,10 @@ def usual_traffic(run: Run) -> None:
 
 def drift(run: Run) -> None:
     """Users start to ask differently; the scheduled check raises the alarm and its event starts the retraining."""
+    left_s = CHECK_INTERVAL_S - time.time() % CHECK_INTERVAL_S
+    if left_s < LEAST_SHIFTED_S:
+        run.display.say("waiting for the next check to begin, so that the one after it sees a minute of the shift")
+        time.sleep(left_s + 1.0)
     run.users.ask_from(LATER)
     shifted_at = time.time()
     found = _wait_until(lambda: _retrainings(run), DRIFT_TIMEOUT_S, "no retraining was started by a drift alarm")

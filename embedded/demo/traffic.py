@@ -16,6 +16,8 @@ DATA = ROOT / "include" / "data" / MODEL
 USUAL, LATER = DATA / "usual.jsonl", DATA / "later.jsonl"
 #: Requests per second. One model server saturates at about 18 on this kind of machine.
 RATE = 8.0
+#: The same, while the machine's two cores have a model to train or to evaluate besides.
+FEW = 2.0
 #: High, so that a minute of shifted traffic teaches enough; a day of real traffic needs far less.
 FEEDBACK_SHARE = 0.8
 #: Requests under way at once. A busy machine then gets fewer users, not a queue that grows without end.
@@ -32,9 +34,11 @@ class Users:
         self._control = layout.directory / "traffic-control.json"
         self._status = layout.directory / "traffic-status.json"
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked: dict[str, str | float] = {}
 
     def start(self, data: Path) -> None:
         """Begin to ask."""
+        self._ask(data=str(data), rate=RATE)
         command = [
             sys.executable, str(ROOT / "include" / "demo" / "traffic.py"),
             "--gateway", self._layout.gateway_url, "--model", MODEL, "--data", str(data), "--rate", str(RATE),
@@ -48,9 +52,19 @@ class Users:
 
     def ask_from(self, data: Path) -> None:
         """From now on, ask what is in this file."""
+        self._ask(data=str(data))
+
+    def come(self, rate: float) -> None:
+        """From now on, ask so many requests a second."""
+        self._ask(rate=rate)
+
+    def _ask(self, **changes: str | float) -> None:
+        if (asked := {**self._asked, **changes}) == self._asked:
+            return
         draft = self._control.with_suffix(".new")
-        draft.write_text(json.dumps({"data": str(data), "rate": RATE}))
+        draft.write_text(json.dumps(asked))
         draft.replace(self._control)
+        self._asked = asked
 
     def counts(self) -> dict[str, Any]:
         """What the users have seen so far."""

@@ -32,11 +32,11 @@ def wait_for_run(
     store: Store,
     display: Display,
     expected: str = "success",
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[str | None], None],
 ) -> dict[str, Any]:
     """Follow a run to its end, telling what it does.
 
-    :param look: called once a poll.
+    :param look: called once a poll, with the task that works.
     :raises DemoFailed: with the failed task's last lines when it ends otherwise than ``expected``, or in time.
     """
     deadline, since = time.monotonic() + RUN_TIMEOUT_S, datetime.now(tz=UTC)
@@ -45,7 +45,7 @@ def wait_for_run(
             raise DemoFailed(f"{dag} {run_id} did not end within {RUN_TIMEOUT_S:.0f} s; it is {run['state']}")
         if task := current_task(api.tasks(dag, run_id)):
             display.say(f"{dag}.{task}: {newest_detail(store, task, since=since) or 'running'}")
-        look()
+        look(task)
         time.sleep(POLL_INTERVAL_S)
     if run["state"] != expected:
         raise DemoFailed(f"{dag} {run_id} ended as {run['state']}, expected {expected}\n{failed_log(api, dag, run_id)}")

