@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.ports import free_port
 from tests.fakes.workload_run import environment, wait_for
 
 DAG_FILE = """
@@ -48,14 +48,8 @@ COMPONENTS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
     "second triggerer": ["triggerer", "--skip-serve-logs"],
 }
-REQUEST_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 120.0
 START_PATIENCE_S = 180.0
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 class AirflowPlatform:

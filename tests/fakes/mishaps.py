@@ -26,8 +26,8 @@ from genai_operators.operators.fine_tune import FineTuneOperator
 from genai_operators.operators.register import RegisterModelOperator
 from genai_operators.release.ledger import Ledger
 from genai_operators.store import Store
-from tests.fakes.mlflow_server import free_port
 from tests.fakes.packages import make_keys
+from tests.fakes.ports import free_port
 from tests.fakes.production import Failure, Production
 from tests.fakes.workload_process import dataset_input, record
 

@@ -23,8 +23,8 @@ from genai_operators.serving.contract import Deployment
 from genai_operators.serving.state import ModelState, Server, StateDirectory
 from genai_operators.store import Store
 from tests.fakes.dag_runs import run_dag
-from tests.fakes.mlflow_server import free_port
 from tests.fakes.packages import Keys, make_keys, make_model, make_package
+from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import httpx
 from genai_operators.serving.contract import Deployment, GatewaySettings, ServeOptions
 from genai_operators.serving.local import LocalServing, platform_programs
 from genai_operators.store import MANIFEST_NAME, Store, canonical_json, directory_manifest
+from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE_SERVER = Path(__file__).with_name("openai_server.py")
@@ -35,12 +35,6 @@ def until(condition: Callable[[], Found], *, what: str, limit_s: float = WAIT_LI
             raise AssertionError(f"waited {limit_s:.0f} s in vain: {what}")
         time.sleep(0.05)
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ServingPlatform:

@@ -13,8 +13,8 @@ from genai_operators.exceptions import ManifestMismatch, RegistryUnavailable, Si
 from genai_operators.hooks.mlflow_rest import RegistryError
 from genai_operators.hooks.registry import COMPLETE_TAG, DIGEST_TAG, ModelRegistry
 from genai_operators.release.verification import CARD_NAME, MODEL_FOLDER, read_manifest
-from tests.fakes.mlflow_server import free_port
 from tests.fakes.packages import Keys, make_keys, make_package
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from tests.fakes.faults.table import ROWS
 from tests.fakes.faults.training import IMAGES, TRAINING_IMAGE
 from tests.fakes.kubernetes.fixture import FakeCluster
 from tests.fakes.kubernetes_run import ClusterRun
-from tests.fakes.mlflow_server import free_port
+from tests.fakes.ports import free_port
 
 Settled = dict[str, Any]
 

@@ -12,7 +12,7 @@ from genai_operators.store import Store
 from tests.fakes.faults.table import ROWS
 from tests.fakes.kubernetes.fixture import FakeCluster
 from tests.fakes.kubernetes_run import ClusterRun
-from tests.fakes.mlflow_server import free_port
+from tests.fakes.ports import free_port
 from tests.fakes.workload_run import wait_for
 
 Settled = dict[str, Any]

@@ -19,7 +19,7 @@ from genai_operators.store import Store
 from tests.fakes.kubernetes.fixture import IMAGE, FakeCluster, cluster_from_environment, store_of, workload_image
 from tests.fakes.kubernetes.settings import Settings, cpu_node
 from tests.fakes.kubernetes_run import labelled
-from tests.fakes.mlflow_server import free_port
+from tests.fakes.ports import free_port
 from tests.fakes.workload_process import TINY_RECIPE, dataset_input, record
 
 pytestmark = [pytest.mark.slow, pytest.mark.workload_env]

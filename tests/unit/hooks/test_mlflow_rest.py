@@ -11,7 +11,7 @@ import pytest
 from genai_operators.exceptions import ConfigurationError, ManifestMismatch, RegistryUnavailable
 from genai_operators.hooks.mlflow_rest import MlflowRest, RegistryError
 from genai_operators.hooks.registry import DIGEST_TAG, ModelRegistry
-from tests.fakes.mlflow_server import free_port
+from tests.fakes.ports import free_port
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -17,7 +17,7 @@ from genai_operators.compute.kubernetes.api import KubernetesApi
 from genai_operators.compute.kubernetes.errors import Failure, translate
 from genai_operators.exceptions import ClusterUnavailable, ConfigurationError, QuotaExceeded
 from tests.fakes import kubernetes_clients
-from tests.fakes.mlflow_server import free_port
+from tests.fakes.ports import free_port
 
 JOBS = "/apis/batch/v1/namespaces/genai/jobs"
 
