@@ -10,9 +10,12 @@ WORKLOAD_ENV := .venv-workload
 BIN := $(AIRFLOW_ENV)/bin
 # What `make check` compares model files with: where a pull request goes to. `make check BASE=v1.2` names another.
 BASE ?= $(shell git rev-parse --verify --quiet --abbrev-ref origin/HEAD 2>/dev/null)
-# How many files of tests run at a time. The demo runs before: beside others of the same priority it takes twice as long,
-# and so do they.
-WORKERS ?= 2
+# How many files of tests run at a time; most wait for servers and processes. The demo runs before: beside others of the
+# same priority it takes twice as long, and so do they.
+WORKERS ?= 3
+# Tests that wait for no server or process run beside the demo, with the lowest priority.
+WAITING := $(addprefix tests/unit/,compute embedded fakes)
+CALCULATIONS := tests/dags $(filter-out %__pycache__ $(WAITING),$(wildcard tests/unit/*))
 # Not by its own name, or `make -n test` would run the recipe that has it.
 AGAIN = $(MAKE)
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
@@ -69,7 +72,7 @@ kubernetes-check: install  ## is a cluster ready? NAMESPACE= IMAGE= STORE= QUEUE
 
 test: install  ## every test: the demo with lint and calculations beside it, then the rest (WORKERS=1: one file at a time)
 	@code=0; $(AGAIN) --no-print-directory --keep-going -j2 test-demo test-beside || code=$$?; \
-	$(BIN)/python -m pytest --ignore tests/e2e/test_demo.py --ignore tests/unit/decisions \
+	$(BIN)/python -m pytest --ignore tests/e2e/test_demo.py $(addprefix --ignore ,$(CALCULATIONS)) \
 		--numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 15 || code=$$?; exit $$code
 
 test-demo:
@@ -77,7 +80,7 @@ test-demo:
 
 # In the time that the demo leaves of the machine; told at its end, so that the two do not talk across each other.
 test-beside:
-	@mkdir -p .run; code=0; nice -n 19 $(SHELL) -c '$(LINT) && $(BIN)/python -m pytest tests/unit/decisions' \
+	@mkdir -p .run; code=0; nice -n 19 $(SHELL) -c '$(LINT) && $(BIN)/python -m pytest $(CALCULATIONS)' \
 		> .run/beside.log 2>&1 || code=$$?; cat .run/beside.log; exit $$code
 
 lint: install  ## ruff, mypy (strict), the layers

@@ -9,6 +9,7 @@ import pytest
 
 from genai_operators.compute import attempts
 from genai_operators.compute.contract import GONE, Phase
+from genai_operators.compute.kubernetes import waiting
 from genai_operators.compute.resources import GIB, Resources
 from genai_operators.exceptions import ClusterUnavailable, ConfigurationError, QuotaExceeded
 from tests.unit.compute.kubernetes.conftest import backend_for
@@ -103,7 +104,8 @@ class TestTheEnd:
             last = probe_until(backend, attempt, "succeeded", "failed")[-1]
             assert (last.phase, last.error) == (Phase.FAILED, error)
 
-    def test_an_image_that_does_not_exist_ends_it_for_good(self, cluster, backend, tmp_path):
+    def test_an_image_that_does_not_exist_ends_it_for_good(self, cluster, backend, tmp_path, monkeypatch):
+        monkeypatch.setattr(waiting, "IMAGE_GRACE_S", 2.0)  # of a minute
         attempt = claimed(tmp_path)
         wrong = replace(backend, image="registry.example/typo@sha256:" + "0" * 64)
         wrong.launch(attempt)
