@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -30,13 +31,17 @@ class AirflowApi:
         self._client.close()
 
     def trigger(self, dag: str, *, conf: dict[str, Any]) -> str:
-        """Start a run and return its id."""
-        body = {"logical_date": None, "conf": conf}
-        return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)["dag_run_id"])
+        """Start a run and return its id. One whose answer was lost is found again, not started twice."""
+        run_id = f"manual__{datetime.now(tz=UTC).isoformat()}"
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        response = self._send("POST", f"/api/v2/dags/{dag}/dagRuns", json=body)
+        if response.status_code != httpx.codes.CONFLICT:  # it was received the first time
+            _require_success(response)
+        return run_id
 
     def dag_exists(self, dag: str) -> bool:
         """Whether the dag processor has parsed it."""
-        return self._client.get(f"/api/v2/dags/{dag}", headers=self._headers).status_code == httpx.codes.OK
+        return self._send("GET", f"/api/v2/dags/{dag}").status_code == httpx.codes.OK
 
     def run(self, dag: str, run_id: str) -> dict[str, Any]:
         """State and times of a run."""
@@ -96,35 +101,45 @@ class AirflowApi:
         return {"Authorization": f"Bearer {self._token}"}
 
     def _log_in(self) -> None:
-        response = self._client.post("/auth/token", json=self._credentials)
+        response = self._patient("POST", "/auth/token", json=self._credentials)
         response.raise_for_status()
         self._token = str(response.json()["access_token"])
 
     def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         response = self._send(method, path, **arguments)
-        if response.is_error:
-            raise httpx.HTTPStatusError(
-                f"{method} {path}: {response.status_code} {response.text[:300]}",
-                request=response.request,
-                response=response,
-            )
+        _require_success(response)
         return dict(response.json())
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        response = self._patient(method, path, headers=self._headers, **arguments)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._log_in()
+            response = self._patient(method, path, headers=self._headers, **arguments)
+        return response
+
+    def _patient(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """Every request here may arrive twice."""
         for pause in _pauses():
             try:
-                response = self._client.request(method, path, headers=self._headers, **arguments)
+                response = self._client.request(method, path, **arguments)
             except httpx.TransportError:
-                if pause is None or method != "GET":
+                if pause is None:
                     raise
             else:
-                if response.status_code == httpx.codes.UNAUTHORIZED and pause is not None:
-                    self._log_in()
-                    continue
-                if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR or pause is None or method != "GET":
+                if response.status_code < httpx.codes.INTERNAL_SERVER_ERROR or pause is None:
                     return response
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+
+def _require_success(response: httpx.Response) -> None:
+    if response.is_error:
+        request = response.request
+        raise httpx.HTTPStatusError(
+            f"{request.method} {request.url.path}: {response.status_code} {response.text[:300]}",
+            request=request,
+            response=response,
+        )
 
 
 def _pauses() -> Iterator[float | None]:

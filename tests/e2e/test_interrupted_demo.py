@@ -18,7 +18,7 @@ from tests.fakes.workload_run import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.workload_env]
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 def computes(directory: Path) -> bool:
@@ -44,7 +44,13 @@ def test_an_interrupted_demo_leaves_no_process_behind(project_root: Path, worklo
         for line in process.stdout:
             if "validate" in line:
                 break
-        wait_for(lambda: computes(directory), what="a workload", patience_s=PATIENCE_S)
+        wait_for(
+            lambda: computes(directory) or process.poll() is not None,
+            what="a workload",
+            patience_s=PATIENCE_S,
+            every_s=0.5,
+        )
+        assert process.poll() is None, process.stdout.read()
         os.killpg(process.pid, signal.SIGINT)
         for line in process.stdout:
             if "FAILED after" in line:  # now it stops everything, which a second Ctrl-C must not end
