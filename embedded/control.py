@@ -10,12 +10,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import cast
 from xmlrpc.client import Fault, ServerProxy
+
+import psutil
 
 from embedded.configuration import (
     ADMIN,
@@ -161,8 +163,15 @@ def status(directory: Path) -> list[tuple[str, str, str]]:
     if not layout.ports or not supervisor_answers(layout):
         return []
     listed = [(row["name"], row["statename"], row["description"]) for row in _programs(layout)]
-    workloads = [p for p in of_platform(layout.directory) if "genai_operators.workloads.main" in " ".join(p.cmdline())]
-    return [*listed, *(("workload", "RUNNING", f"pid {process.pid}") for process in workloads)]
+    workloads = [process.pid for process in of_platform(layout.directory) if _computes(process)]
+    return [*listed, *(("workload", "RUNNING", f"pid {pid}") for pid in workloads)]
+
+
+def _computes(process: psutil.Process) -> bool:
+    """Whether it is a workload's; one that ended since it was listed is none."""
+    with suppress(psutil.NoSuchProcess):
+        return "genai_operators.workloads.main" in " ".join(process.cmdline())
+    return False
 
 
 def credentials(layout: Layout) -> tuple[str, str]:

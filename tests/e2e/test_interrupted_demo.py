@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
+from embedded import control
 from embedded.processes import of_platform
 from tests.e2e.demo_process import demo_command, environment
 from tests.fakes.workload_run import wait_for
@@ -23,11 +22,7 @@ PATIENCE_S = 240.0
 
 def computes(directory: Path) -> bool:
     """Whether a workload of that platform runs: detached, in a process group of its own."""
-    for process in of_platform(directory):
-        with suppress(psutil.NoSuchProcess):  # ended since it was listed
-            if "genai_operators.workloads.main" in " ".join(process.cmdline()):
-                return True
-    return False
+    return any(name == "workload" for name, _, _ in control.status(directory))
 
 
 def test_an_interrupted_demo_leaves_no_process_behind(project_root: Path, workload_python: str, tmp_path: Path) -> None:
@@ -51,6 +46,7 @@ def test_an_interrupted_demo_leaves_no_process_behind(project_root: Path, worklo
             every_s=0.5,
         )
         assert process.poll() is None, process.stdout.read()
+        assert len(of_platform(directory)) > 5
         os.killpg(process.pid, signal.SIGINT)
         for line in process.stdout:
             if "FAILED after" in line:  # now it stops everything, which a second Ctrl-C must not end
