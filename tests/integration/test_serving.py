@@ -661,7 +661,7 @@ class TestDemonstration:
 
     @pytest.mark.slow
     @pytest.mark.workload_env
-    def test_the_unreliable_server_fails_a_share_of_what_a_real_one_answers(
+    def test_real_model_servers_reliable_and_not(
         self, workload_python: str, tmp_path: Path, project_root: Path
     ) -> None:
         model_dir = tmp_path / "weights"
@@ -672,16 +672,24 @@ class TestDemonstration:
             unreliable = ("{python}", "{project}/include/demo/unreliable_server.py", "--model-dir", "{model_dir}")
             unreliable += ("--name", "{name}", "--port", "{port}", "--failure-share", "0.5")
             serving = platform.serving(runtimes={"unreliable": unreliable})
-            serving.deploy(platform.deployment(1, runtime="unreliable", model_dir=model_dir), slot="champion")
-            until(lambda: serving.ready("champion"), what="the server is ready", limit_s=240)
-            answers = [platform.ask(stream=True, max_tokens=8) for _ in range(40)]
-            # 40 fair tosses are all alike less than once in 10^11 runs.
-            assert {answer.status_code for answer in answers} == {200, 500}
-            good = next(answer for answer in answers if answer.status_code == 200)
-            fact = request_fact(serving, platform, good)
-            assert (fact.status, fact.deployment, fact.tokens) == (200, "demo-v1-unreliable", 8)
+            for version, runtime, slot in ((1, "standard", "champion"), (2, "unreliable", "canary")):
+                deployment = platform.deployment(version, runtime=runtime, model_dir=model_dir)
+                serving.deploy(deployment, slot=slot)  # type: ignore[arg-type]
+            until(lambda: serving.ready("champion"), what="the real server is ready", limit_s=240)
+            until(lambda: serving.ready("canary"), what="the unreliable server is ready", limit_s=240)
+            champion = platform.ask(stream=True, max_tokens=8, headers={"x-genai-variant": "champion"})
+            fact = request_fact(serving, platform, champion)
+            assert (fact.status, fact.deployment, fact.tokens) == (200, "demo-v1-standard", 8)
             assert fact.first_token_ms is not None
             assert 0 < fact.first_token_ms < fact.duration_ms
+            statuses = [
+                platform.ask(stream=True, max_tokens=2, headers={"x-genai-variant": "canary"}).status_code
+                for _ in range(40)
+            ]
+            # 40 fair tosses are all alike less than once in 10^11 runs.
+            assert set(statuses) == {200, 500}
+            serving.rollback()
+            assert serving.status().champion is not None
         finally:
             platform.close()
 
